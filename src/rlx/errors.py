@@ -1,0 +1,87 @@
+"""Every error that RLX raises on purpose.
+
+An RLX error is a message in up to four parts: what is wrong (which thing, what came, what was expected), where it was
+decided, and what to do. `str(error)` joins them; the first line begins with the class name and ends in nothing:
+
+    ShapeMismatch [RLX-R012]: input 'mask' has shape (1, 64), the program expects (1, 128)
+      compiled from model.onnx, where 'mask' is (batch, sequence)
+      pad the input, or compile again with shapes={'mask': (1, 64)}
+
+`code` is stable: it never changes meaning and is never reused. The letter names the layer: I ir, D driver, P passes,
+C codegen, R runtime, F frontends, U user interface. Classes also derive from the builtin a Python user would catch
+(ValueError, TypeError, ...). Errors pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class RLXError(Exception):
+    """The root of all errors that RLX raises on purpose.
+
+    message: one line: which thing, both sides.
+    where: where it was decided: a model's node, a source line, a file.
+    hint: what the user can do now.
+    """
+
+    code: str = "RLX-X000"
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [f"{type(self).__name__} [{self.code}]: {self.message}"]
+        lines += [f"  {part}" for part in (self.where, self.hint) if part]
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.where, self.hint))
+
+
+def _rebuild(cls: type[RLXError], message: str, where: str | None, hint: str | None) -> RLXError:
+    return cls(message, where=where, hint=hint)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word closest to `word`, or None where none is close: for 'did you mean'."""
+    import difflib
+
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+# -- ir ------------------------------------------------------------------------------------------------------------
+
+
+class IRError(RLXError, ValueError):
+    """A graph or one of its parts breaks a rule of the IR."""
+
+    code = "RLX-I001"
+
+
+class UnknownOp(IRError):
+    """No op record has this name."""
+
+    code = "RLX-I002"
+
+
+class TypeRuleError(IRError, TypeError):
+    """An op's shape or dtype rule refuses its operands or attributes."""
+
+    code = "RLX-I003"
+
+
+class VerifyError(IRError):
+    """The verifier found a graph that breaks SSA, typing or naming."""
+
+    code = "RLX-I004"
+
+
+class TextError(IRError):
+    """The text form does not parse; the message carries line and column."""
+
+    code = "RLX-I005"

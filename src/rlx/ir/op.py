@@ -1,0 +1,139 @@
+"""Op records: everything that an op is, in one place.
+
+A primitive has `evaluate`, its meaning in NumPy, which is the oracle for every backend. A composite has `expand`, its
+body in primitives (or in other composites); a backend may claim it by name, or it is inlined. Exactly one of the two
+is set. The interpreter, verifier, documentation, op tests and coverage table are all made from these records.
+
+The registry fills while `rlx.ir.ops` and `rlx.ir.composites` are imported; `register` is also how a stranger adds a
+composite. After that it is only read, from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlx.errors import IRError, TypeRuleError, UnknownOp, nearest
+from rlx.ir.graph import Attribute, Graph, Value
+from rlx.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from rlx.ir.builder import GraphBuilder
+
+Attrs = Mapping[str, Any]
+#: Runs a region on arrays: what control-flow ops need from the interpreter.
+RunRegion = Callable[[Graph, Sequence[np.ndarray]], tuple[np.ndarray, ...]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One application as an op's rules see it."""
+
+    inputs: tuple[TensorType, ...]
+    attrs: Attrs
+    regions: tuple[Graph, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One input for the op tests: arrays, attributes, and the regions where the op has some."""
+
+    arrays: tuple[np.ndarray, ...]
+    attrs: Attrs = field(default_factory=dict)
+    regions: tuple[Graph, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a backend may be from `evaluate`, and why.
+
+    ulps: units in the last place of the output dtype, of each element, for pointwise ops (0: equal bits; NaN = NaN).
+    terms: True where the op sums many terms: the bound becomes eps * sqrt(terms) * sum(|terms|), as tests derive it.
+    """
+
+    ulps: float = 0.0
+    terms: bool = False
+
+
+@dataclass(frozen=True)
+class Op:
+    """The record of one op.
+
+    name: as in jax.lax / StableHLO.
+    summary: one sentence with shapes.
+    infer: the shape and dtype rule; raises TypeRuleError.
+    attrs: name -> default; `REQUIRED` where there is none. Unknown and missing attributes are errors.
+    evaluate: (arrays, attrs, run_region) -> arrays; never writes its operands.
+    expand: (builder, values, attrs) -> values.
+    pointwise: each output element depends on the operands' elements at the same index alone; shapes are equal.
+    samples: rng -> samples that cover the dtypes, edge values and odd sizes which the op accepts.
+    """
+
+    name: str
+    summary: str
+    infer: Callable[[Call], tuple[TensorType, ...]]
+    attrs: Mapping[str, Attribute | object] = field(default_factory=dict)
+    evaluate: Callable[[Sequence[np.ndarray], Attrs, RunRegion], tuple[np.ndarray, ...]] | None = None
+    expand: Callable[[GraphBuilder, tuple[Value, ...], Attrs], tuple[Value, ...]] | None = None
+    pointwise: bool = False
+    commutative: bool = False
+    samples: Callable[[np.random.Generator], Iterator[Sample]] | None = None
+    tolerance: Tolerance = Tolerance()
+
+    @property
+    def is_composite(self) -> bool:
+        return self.expand is not None
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+#: Marks an attribute that has no default.
+REQUIRED = _Required()
+
+_OPS: dict[str, Op] = {}
+
+
+def register(op: Op) -> Op:
+    """Add a record. Raises IRError where the name is taken, or where `evaluate` and `expand` are not exactly one."""
+    if op.name in _OPS:
+        raise IRError(f"op {op.name!r} is registered already")
+    if (op.evaluate is None) == (op.expand is None):
+        raise IRError(f"op {op.name!r} must have exactly one of evaluate and expand")
+    _OPS[op.name] = op
+    return op
+
+
+def get(name: str) -> Op:
+    """The record named `name`. Raises UnknownOp, naming the nearest."""
+    try:
+        return _OPS[name]
+    except KeyError:
+        close = nearest(name, _OPS)
+        raise UnknownOp(f"no op is named {name!r}", hint=f"did you mean {close!r}?" if close else None) from None
+
+
+def all_ops() -> Mapping[str, Op]:
+    """Name -> record, in order of registration."""
+    return dict(_OPS)
+
+
+def complete_attrs(op: Op, given: Attrs) -> dict[str, Attribute]:
+    """`given` with defaults filled in, in the record's order. Raises TypeRuleError for unknown or missing names."""
+    for name in given:
+        if name not in op.attrs:
+            raise TypeRuleError(f"{op.name} has no attribute {name!r}", hint=f"it has: {', '.join(op.attrs) or 'none'}")
+    full: dict[str, Any] = {}
+    for name, default in op.attrs.items():
+        if name in given:
+            full[name] = given[name]
+        elif default is REQUIRED:
+            raise TypeRuleError(f"{op.name} needs the attribute {name!r}")
+        else:
+            full[name] = default
+    return full
