@@ -1,0 +1,135 @@
+"""What a backend offers beyond loops: matrix products and convolutions as templates.
+
+The lowering describes a product or a convolution as a spec (sizes and strided views of its operands) and an `Epilogue`
+(what to do with each finished accumulator), and asks the backend's `Templates` for kernels. A template that does not
+take a spec (a dtype, a dilation, a shape it would be slow for) returns None, and the lowering writes plain loops.
+
+Views. Operands are `Memory` views whose strides count elements, 0 where the operand is broadcast along a dimension;
+nothing is promised about order or contiguity: a transposed or sliced operand arrives as it lies in memory. A group of
+dimensions (batch, m, n, k) is a tuple of sizes because a view may not collapse to one stride; the lowering has already
+collapsed neighbours wherever every view that sees them allows it, so that one dimension a group is the common case, and
+the empty tuple means a single row, column or matrix. Memory offsets are 0: offsets travel in the launch's operands.
+
+Arguments. `compute.args` is (a, b, *epilogue.args), with the packed operand in the place of the one that was packed;
+`pack.args` is (the operand, the packed buffer). Names of memories in the spec and the epilogue are distinct.
+A packed buffer is made once, in setup, and only read afterwards; its layout is the template's own affair.
+
+Order of sums is the template's choice but fixed: equal specs give equal bits, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from rlx.codegen.kernel import Memory, Store, TemplateKernel, Var
+from rlx.ir.dtypes import DType
+
+
+@dataclass(frozen=True, eq=False)
+class Epilogue:
+    """What becomes of each finished accumulator.
+
+    acc: the accumulator as the stores' expressions read it; its dtype is the spec's `acc_dtype`.
+    index: one i64 variable an output dimension, in the spec's order of output dimensions; the last one runs over the
+        dimension along which a template should vectorise. Loads and stores are affine or computed in these.
+    stores: run in order for each output element; values may share subexpressions. The stores of one element read no
+        memory that another element's stores write.
+    args: every memory that the stores load from or store to.
+    flops: operations one element's stores take, for the cost.
+    """
+
+    acc: Var
+    index: tuple[Var, ...]
+    stores: tuple[Store, ...]
+    args: tuple[Memory, ...]
+    flops: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class MatmulSpec:
+    """acc[batch..., m..., n...] = sum over k... of a[batch..., m..., k...] * b[batch..., k..., n...].
+
+    a_dtype, b_dtype: of the operands in memory (equal today); acc_dtype: f32 for f16, bf16 and f32; f64; the result's
+        dtype for integers: operands are converted to it before they are multiplied.
+    batch, m, n, k: sizes of each group of dimensions. Output dimensions are (*batch, *m, *n).
+    a: strides over (*batch, *m, *k). b: strides over (*batch, *k, *n).
+    a_constant, b_constant: the operand is known at setup and worth packing then; at most one is True.
+    """
+
+    a_dtype: DType
+    b_dtype: DType
+    acc_dtype: DType
+    batch: tuple[int, ...]
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    k: tuple[int, ...]
+    a: Memory
+    b: Memory
+    a_constant: bool = False
+    b_constant: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class MatmulKernels:
+    """pack: runs in setup and fills `packed_nbytes` bytes from the constant operand; None where nothing is packed."""
+
+    pack: TemplateKernel | None
+    packed_nbytes: int
+    compute: TemplateKernel
+
+
+@dataclass(frozen=True, eq=False)
+class ConvSpec:
+    """The convolution of conv_general: x [N, C, *S] with w [O, C / groups, *K] gives acc [N, O, *S'].
+
+    batch, channels, features: N, C, O. size, kernel, out: S, K, S'.
+    x: strides over (N, C, *S). w: strides over (O, C / groups, *K). Output dimensions are (N, O, *S').
+    padding: (low, high) a spatial dimension, may be negative. lhs_dilation, rhs_dilation: of the image, of the kernel.
+    w_constant: the weights are known at setup and worth packing then.
+    """
+
+    x_dtype: DType
+    w_dtype: DType
+    acc_dtype: DType
+    batch: int
+    channels: int
+    features: int
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    out: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    lhs_dilation: tuple[int, ...]
+    rhs_dilation: tuple[int, ...]
+    groups: int
+    x: Memory
+    w: Memory
+    w_constant: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ConvKernels:
+    """pack: runs in setup and fills `packed_nbytes` bytes from the weights; None where nothing is packed."""
+
+    pack: TemplateKernel | None
+    packed_nbytes: int
+    compute: TemplateKernel
+
+
+class Templates(Protocol):
+    """A backend's templates; each method returns None where it does not take the spec."""
+
+    def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None: ...
+
+    def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None: ...
+
+
+class NoTemplates:
+    """Everything in plain loops: for tests and for backends without templates."""
+
+    def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
+        return None
+
+    def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
+        return None
