@@ -85,3 +85,78 @@ class TextError(IRError):
     """The text form does not parse; the message carries line and column."""
 
     code = "RLX-I005"
+
+
+# -- frontends -----------------------------------------------------------------------------------------------------
+
+
+class FrontendError(RLXError, ValueError):
+    """A model could not be read or imported."""
+
+    code = "RLX-F001"
+
+
+class ModelNotFound(FrontendError, FileNotFoundError):
+    """The path of a model does not exist."""
+
+    code = "RLX-F002"
+
+
+class NotAModel(FrontendError):
+    """The file or directory holds no kind of model that RLX reads."""
+
+    code = "RLX-F003"
+
+
+class DamagedModel(FrontendError):
+    """The file is cut short or its bytes do not decode."""
+
+    code = "RLX-F004"
+
+
+class InvalidModel(FrontendError):
+    """The file decodes, but what it says breaks its format's rules: an undefined name, a missing type or operand."""
+
+    code = "RLX-F005"
+
+
+class UnknownModelOp(FrontendError, NotImplementedError):
+    """The model uses an op that RLX has no rule for; the message names op, domain, opset and node."""
+
+    code = "RLX-F006"
+
+
+class UnsupportedModel(FrontendError, NotImplementedError):
+    """The model uses a feature or an attribute value that RLX has no rule for; the message names the node."""
+
+    code = "RLX-F007"
+
+
+class ExternalDataRefused(FrontendError, PermissionError):
+    """A model asks for weights from a file outside its own folder."""
+
+    code = "RLX-F008"
+
+
+class InputMismatch(FrontendError, TypeError):
+    """Given shapes or values name an unknown input or contradict what the model declares; both sides are shown."""
+
+    code = "RLX-F009"
+
+
+class OpenShape(FrontendError):
+    """A dimension that the model leaves open was given no size."""
+
+    code = "RLX-F010"
+
+
+class DataDependentShape(FrontendError):
+    """A shape follows from values known only when the model runs; the message names node, op and the input to fix."""
+
+    code = "RLX-F011"
+
+
+class MissingExtra(FrontendError, ImportError):
+    """A package that this frontend needs is not installed; the hint says which extra brings it."""
+
+    code = "RLX-F012"
