@@ -24,8 +24,22 @@ if TYPE_CHECKING:
     from rlx.ir.builder import GraphBuilder
 
 Attrs = Mapping[str, Any]
-#: Runs a region on arrays: what control-flow ops need from the interpreter.
-RunRegion = Callable[[Graph, Sequence[np.ndarray]], tuple[np.ndarray, ...]]
+
+
+@dataclass(frozen=True)
+class RunRegion:
+    """A node's regions and the means to run them on arrays: what control-flow ops need from the interpreter.
+
+    graphs: the node's regions, in order.
+    run: evaluates one of them on arrays in the order of its inputs.
+    """
+
+    graphs: tuple[Graph, ...]
+    run: Callable[[Graph, Sequence[np.ndarray]], tuple[np.ndarray, ...]]
+
+    def __call__(self, index: int, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The outputs of region `index` on `arrays`."""
+        return self.run(self.graphs[index], arrays)
 
 
 @dataclass(frozen=True)
