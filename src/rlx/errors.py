@@ -87,6 +87,123 @@ class TextError(IRError):
     code = "RLX-I005"
 
 
+# -- driver --------------------------------------------------------------------------------------------------------
+
+
+class DriverError(RLXError):
+    """A device, its memory or its queue was asked for something it cannot give."""
+
+    code = "RLX-D001"
+
+
+class DeviceNameError(DriverError, ValueError):
+    """A device's name does not parse; it is a kind, or a kind, a colon and an ordinal: `cpu`, `cuda:1`."""
+
+    code = "RLX-D002"
+
+
+class DeviceNotFound(DriverError, LookupError):
+    """No such device is here; the hint lists those that are."""
+
+    code = "RLX-D003"
+
+
+class BrokenBackend(DriverError, ImportError):
+    """A backend's entry point does not import, or gives something that is not a backend; names the distribution."""
+
+    code = "RLX-D004"
+
+
+class DuplicateBackend(DriverError):
+    """Two distributions claim one kind of device; names both."""
+
+    code = "RLX-D005"
+
+
+class BufferFreed(DriverError, RuntimeError):
+    """A buffer was used after its bytes, or the bytes it views, were freed."""
+
+    code = "RLX-D006"
+
+
+class BufferReadOnly(DriverError, BufferError):
+    """A write to, or a writable export of, a read-only buffer."""
+
+    code = "RLX-D007"
+
+
+class BufferMismatch(DriverError, ValueError):
+    """Two sides of a transfer, or a value and its buffer, differ in shape, dtype, device or length; shows both."""
+
+    code = "RLX-D008"
+
+
+class LayoutError(DriverError, ValueError):
+    """A view cannot be expressed by strides over the same bytes, or an operation needs contiguous bytes."""
+
+    code = "RLX-D009"
+
+
+class NotHostMemory(DriverError, BufferError):
+    """Device memory was read as if it were host memory."""
+
+    code = "RLX-D010"
+
+
+class NotOwner(DriverError, RuntimeError):
+    """A view, or a buffer inside an arena, was asked to free bytes that belong to another."""
+
+    code = "RLX-D011"
+
+
+class DLPackError(DriverError, BufferError):
+    """A tensor cannot cross by DLPack as asked; says which part of the protocol stands in the way."""
+
+    code = "RLX-D012"
+
+
+class FileMapError(DriverError, OSError):
+    """A file cannot be mapped as asked: absent, too short, misaligned, or not writable."""
+
+    code = "RLX-D013"
+
+
+class OutOfMemory(DriverError, MemoryError):
+    """A device has no room; says requested, in use, limit, and the largest holders."""
+
+    code = "RLX-D014"
+
+
+class PlanError(DriverError, ValueError):
+    """A memory plan's input or the plan itself breaks a rule; names the values."""
+
+    code = "RLX-D015"
+
+
+class RedZoneError(DriverError, RuntimeError):
+    """Bytes outside every value of a debug arena were overwritten; names the nearest value."""
+
+    code = "RLX-D016"
+
+
+class DeviceError(DriverError, RuntimeError):
+    """An operation on a stream failed; names the first that did. Its exception is the `__cause__`."""
+
+    code = "RLX-D017"
+
+
+class EventError(DriverError, RuntimeError):
+    """An event was recorded twice, or waited for before it was recorded."""
+
+    code = "RLX-D018"
+
+
+class EventTimeout(DriverError, TimeoutError):
+    """An event was not reached in the time given."""
+
+    code = "RLX-D019"
+
+
 # -- frontends -----------------------------------------------------------------------------------------------------
 
 
