@@ -1,0 +1,26 @@
+"""What a program means: dtypes, types, graphs, op records, the text form, the verifier and the interpreter.
+
+Nothing here knows of devices or of code generation; NumPy and ml_dtypes are all it needs. Importing this package fills
+the op registry.
+"""
+
+from rlx.ir import composites as composites
+from rlx.ir import dtypes as dtypes
+from rlx.ir import ops as ops
+from rlx.ir.builder import GraphBuilder as GraphBuilder
+from rlx.ir.dim import Dim as Dim
+from rlx.ir.dtypes import DType as DType
+from rlx.ir.graph import Attribute as Attribute
+from rlx.ir.graph import Graph as Graph
+from rlx.ir.graph import Node as Node
+from rlx.ir.graph import Parameter as Parameter
+from rlx.ir.graph import Value as Value
+from rlx.ir.location import Location as Location
+from rlx.ir.op import REQUIRED as REQUIRED
+from rlx.ir.op import Op as Op
+from rlx.ir.op import all_ops as all_ops
+from rlx.ir.op import get as get
+from rlx.ir.op import register as register
+from rlx.ir.printer import print_graph as print_graph
+from rlx.ir.types import TensorType as TensorType
+from rlx.ir.types import type_of as type_of
