@@ -277,3 +277,48 @@ class MissingExtra(FrontendError, ImportError):
     """A package that this frontend needs is not installed; the hint says which extra brings it."""
 
     code = "RLX-F012"
+
+
+# -- runtime -------------------------------------------------------------------------------------------------------
+
+
+class RunError(RLXError):
+    """A program was called in a way that it does not accept."""
+
+    code = "RLX-R001"
+
+
+class MissingInput(RunError, TypeError):
+    """An input was not given; lists those that are expected."""
+
+    code = "RLX-R010"
+
+
+class UnknownInput(RunError, TypeError):
+    """A name is no input of the program; lists those that are, and the nearest."""
+
+    code = "RLX-R011"
+
+
+class ShapeMismatch(RunError, ValueError):
+    """An array's shape is not the program's; shows both."""
+
+    code = "RLX-R012"
+
+
+class DTypeMismatch(RunError, TypeError):
+    """An array's dtype is not the program's; shows both."""
+
+    code = "RLX-R013"
+
+
+class ProgramClosed(RunError, RuntimeError):
+    """A program was called after `close`."""
+
+    code = "RLX-R014"
+
+
+class NotCompiled(RunError, RuntimeError):
+    """A program with open dimensions was asked about code that the first call has yet to choose sizes for."""
+
+    code = "RLX-R015"
