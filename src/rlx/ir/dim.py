@@ -231,7 +231,7 @@ def parse_dim(text: str, symbols: Mapping[str, Dim]) -> int | Dim:
 
 def _restore(terms: tuple[tuple[_Product, int], ...]) -> Dim:
     dim = Dim.__new__(Dim)
-    dim._set(terms)  # noqa: SLF001  # the constructor of expressions
+    dim._set(terms)
     return dim
 
 
@@ -251,7 +251,7 @@ def _make(terms: _Terms) -> int | Dim:
 
 
 def _terms(size: int | Dim) -> _Terms:
-    return dict(size._terms) if isinstance(size, Dim) else {(): int(size)}  # noqa: SLF001
+    return dict(size._terms) if isinstance(size, Dim) else {(): int(size)}
 
 
 def _multiply(p: _Product, q: _Product) -> _Product:
@@ -278,10 +278,10 @@ def _divide(num: int | Dim, den: int | Dim) -> tuple[int | Dim, int | Dim]:
         return _divide_by_int(num, den)
     whole: _Terms = {}
     rest = num
-    lead, lead_coefficient = den._terms[0]  # noqa: SLF001
+    lead, lead_coefficient = den._terms[0]
     while isinstance(rest, Dim):
         # One step of long division: take out the first term that the divisor's leading term divides.
-        for product, c in rest._terms:  # noqa: SLF001
+        for product, c in rest._terms:
             factor = _cancel(product, lead)
             if factor is not None and c % lead_coefficient == 0:
                 whole[factor] = whole.get(factor, 0) + c // lead_coefficient
@@ -303,8 +303,8 @@ def _divide_by_int(num: int | Dim, den: int) -> tuple[int | Dim, int | Dim]:
     if den < 0:
         quotient, remainder = _divide_by_int(-num, -den)
         return quotient, -remainder
-    whole: _Terms = {p: c // den for p, c in num._terms if c % den == 0 or p == ()}  # noqa: SLF001
-    rest: _Terms = {p: c % den if p == () else c for p, c in num._terms if c % den}  # noqa: SLF001
+    whole: _Terms = {p: c // den for p, c in num._terms if c % den == 0 or p == ()}
+    rest: _Terms = {p: c % den if p == () else c for p, c in num._terms if c % den}
     left = _make(rest)
     lo, hi = _interval(left)
     if lo >= 0 and hi < den:
@@ -370,7 +370,7 @@ def _interval(size: int | Dim) -> tuple[float, float]:
         return size, size
     lo: float = 0
     hi: float = 0
-    for product, coefficient in size._terms:  # noqa: SLF001
+    for product, coefficient in size._terms:
         bounds: tuple[float, float] = (coefficient, coefficient)
         for atom, power in product:
             for _ in range(power):

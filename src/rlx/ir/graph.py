@@ -17,13 +17,14 @@ from functools import cached_property
 
 import numpy as np
 
+from rlx.ir.dim import Dim
 from rlx.ir.dtypes import DType
 from rlx.ir.location import UNKNOWN, Location
 from rlx.ir.printer import print_graph
 from rlx.ir.types import TensorType
 
 #: What an attribute may hold. Arrays appear only as the value of `constant`.
-Attribute = int | float | bool | str | DType | np.ndarray | None | tuple["Attribute", ...]
+Attribute = int | float | bool | str | DType | Dim | np.ndarray | None | tuple["Attribute", ...]
 
 
 class Value:

@@ -98,12 +98,9 @@ class Tokens:
 
     def word(self, what: str) -> str:
         """Take a plain or quoted name."""
-        token = self._next
-        if token.kind == "name":
-            return self.take().text
-        if token.kind == "string":
+        if self._next.kind == "string":
             return self.string(what)
-        self.fail(f"expected {what}, found {self.describe(token)}")
+        return self.expect_kind("name", what).text
 
     def string(self, what: str) -> str:
         """Take a string token, unquoted."""

@@ -17,7 +17,6 @@ node, with names of its own.
 from __future__ import annotations
 
 import base64
-import json
 import math
 import struct
 from typing import TYPE_CHECKING
