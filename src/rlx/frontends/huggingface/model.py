@@ -1,0 +1,91 @@
+"""A Hugging Face directory as a `Model`: config.json, safetensors, and what sentence-transformers adds.
+
+Inputs are `input_ids`, `attention_mask` (0 for padding) and `token_type_ids`, all i64 [batch, sequence]. Outputs are
+`last_hidden_state` [batch, sequence, hidden]; `pooler_output` [batch, hidden] where the checkpoint has a pooler; and
+`sentence_embedding` [batch, width] where the directory has a modules.json. A token or type id outside its table makes
+its whole sentence NaN: an answer cannot look right by accident.
+
+The model is immutable; its weights stay memory-mapped and are shared by all graphs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rlx.errors import ModelNotFound
+from rlx.frontends.huggingface.bert import BertBuilder
+from rlx.frontends.huggingface.checkpoint import open_checkpoint
+from rlx.frontends.huggingface.config import BertConfig, read_bert_config
+from rlx.frontends.huggingface.pooling import Pooling, read_pooling, sentence_embedding
+from rlx.frontends.model import Model, check_value, solve_shapes, unknown_input
+from rlx.ir.builder import GraphBuilder
+from rlx.ir.dim import Dim
+from rlx.ir.dtypes import bool_, i64
+from rlx.ir.graph import Graph, Value
+from rlx.ir.types import TensorType
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class HuggingFaceModel(Model):
+    """One encoder of the BERT family; see the module."""
+
+    def __init__(
+        self, source: str, config: BertConfig, weights: Mapping[str, np.ndarray], pooling: Pooling | None
+    ) -> None:
+        self.name = Path(source).name or "model"
+        self.source = source
+        self.config = config
+        self.defaults = {}
+        self._weights = weights
+        self._pooling = pooling
+        batch, sequence = Dim("batch", 1), Dim("sequence", 1, config.max_position_embeddings)
+        self.inputs = {name: TensorType((batch, sequence), i64) for name in _INPUTS}
+        # The smallest graph: it checks the weights once and for all, and knows the outputs' names and widths.
+        smallest = self.specialize(dict.fromkeys(_INPUTS, (1, 1))).output_types
+        self.outputs = {
+            name: TensorType(
+                (batch, sequence, *type.shape[2:]) if type.rank == 3 else (batch, *type.shape[1:]), type.dtype
+            )
+            for name, type in smallest.items()
+        }
+
+    def specialize(self, shapes: Mapping[str, tuple[int, ...]] = {}, values: Mapping[str, np.ndarray] = {}) -> Graph:
+        where = f"model {self.source}"
+        for name in values:
+            if name not in self.inputs:
+                raise unknown_input(name, self.inputs, where=where)
+        known = {name: tuple(np.shape(value)) for name, value in values.items()}
+        sizes = solve_shapes(self.inputs, {**shapes, **known}, where=where)
+        b = GraphBuilder(self.name, source=self.source)
+        read: dict[str, Value] = {}
+        for name, type in self.inputs.items():
+            if name in values:
+                read[name] = b.constant(check_value(name, values[name], type.dtype, where=where))
+            else:
+                read[name] = b.input(name, TensorType(sizes[name], type.dtype))
+        mask = b.convert(read["attention_mask"], bool_)
+        bert = BertBuilder(b, self.config, self._weights, self.source)
+        hidden = bert.encode(read["input_ids"], mask, read["token_type_ids"])
+        outputs = {"last_hidden_state": hidden}
+        if bert.has_pooler:
+            outputs["pooler_output"] = bert.pool(hidden)
+        if self._pooling:
+            outputs["sentence_embedding"] = sentence_embedding(b, self._pooling, hidden, mask)
+        return b.build(outputs)
+
+
+def load_huggingface(path: str | os.PathLike[str]) -> HuggingFaceModel:
+    """The model in the directory `path`. Weights are mapped, not read.
+
+    Raises ModelNotFound, DamagedModel, InvalidModel or UnsupportedModel, as the files deserve.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise ModelNotFound(f"there is no directory {str(path)!r}")
+    config = read_bert_config(directory / "config.json")
+    return HuggingFaceModel(str(path), config, open_checkpoint(directory), read_pooling(directory))
