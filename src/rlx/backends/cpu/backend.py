@@ -1,0 +1,48 @@
+"""The CPU as an RLX device: host memory, and programs compiled to native code.
+
+Cheap to import. The compiler (`rlx.backends.cpu.compiler`), which needs LLVM, is named here and imported only when
+something must be compiled.
+"""
+
+from __future__ import annotations
+
+from rlx.backends.cpu.executable import CpuExecutable
+from rlx.backends.cpu.host import cpu_flags, cpu_name, memory_bytes, supported_targets, target_named
+from rlx.driver import Artifact, Device, DeviceProperties
+from rlx.driver.host_memory import HOST_MEMORY, HostMemory
+from rlx.errors import DriverError
+from rlx.options import Options, available_processors
+
+
+class CpuBackend:
+    """One device, `cpu:0`: all processors that this process may use."""
+
+    kind = "cpu"
+    compiler = "rlx.backends.cpu.compiler"
+
+    def device_count(self) -> int:
+        return 1
+
+    def properties(self, ordinal: int) -> DeviceProperties:
+        features: dict[str, bool | int | str] = {
+            "processors": available_processors(),
+            "targets": ", ".join(supported_targets()),
+        }
+        features |= {flag: True for flag in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd") if flag in cpu_flags()}
+        return DeviceProperties(cpu_name(), memory_bytes(), features, dlpack_device=(1, 0))
+
+    def memory(self, ordinal: int) -> HostMemory:
+        return HOST_MEMORY
+
+    def target_key(self, device: Device, options: Options) -> dict[str, str]:
+        target = target_named(options.target)
+        return {"name": target.name, "triple": target.triple}
+
+    def load(self, artifact: Artifact, device: Device, options: Options) -> CpuExecutable:
+        if artifact.backend != self.kind:
+            raise DriverError(f"an artefact compiled for {artifact.backend!r} cannot run on {device}")
+        return CpuExecutable(artifact, device, options)
+
+
+#: What the entry point names.
+backend = CpuBackend()

@@ -1,0 +1,162 @@
+"""The register tile: the innermost loop of every matrix product and convolution on the CPU.
+
+One generator serves all instruction sets, element types and operand layouts. A tile of `rows` x `vectors` accumulators
+stays in registers while the loop over k loads `vectors` vectors of b and broadcasts `rows` elements of a. Strides are
+constants of the code, so that each access is one displacement from two moving pointers. The tile function is private to
+its module and shared by all kernels that need the same one.
+
+Order of sums: k ascending, one fused (on targets without the instruction: separate) multiply and add a step. It depends
+on nothing but k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from rlx.codegen.llvm.types import I8, I64, PTR, VOID, constant, register_type
+from rlx.codegen.llvm.values import ValueEmitter, function_attributes
+from rlx.codegen.target import Target
+from rlx.ir.dtypes import DType
+
+#: Steps of k that one turn of the tile's loop takes.
+UNROLL = 4
+
+
+@dataclass(frozen=True)
+class TileCode:
+    """What one tile function is made for; strides count elements.
+
+    rows, vectors: accumulators, rows by vectors of lanes.
+    a_row, a_k: from one row, one k of a to the next; b_k: from one k of b to the next (a row of b is contiguous).
+    whole: k is a multiple of UNROLL, so that no tail is needed.
+    resume: begin with the sums that lie in c, not with zero.
+    """
+
+    dtype: DType
+    rows: int
+    vectors: int
+    a_row: int
+    a_k: int
+    b_k: int
+    whole: bool
+    resume: bool = False
+
+    @property
+    def name(self) -> str:
+        flags = ("w" if self.whole else "") + ("r" if self.resume else "")
+        return f"tile_{self.dtype.name}_{self.rows}x{self.vectors}_{self.a_row}_{self.a_k}_{self.b_k}{flags}"
+
+
+def registers(target: Target) -> int:
+    """Vector registers of the instruction set."""
+    return 32 if target.vector_bits == 512 or not target.is_x86 else 16
+
+
+def tile_function(module: ir.Module, target: Target, code: TileCode) -> ir.Function:
+    """The module's function `void tile(ptr a, ptr b, i64 k, ptr c)`, k >= 1, emitted on first use.
+
+    c receives rows x vectors x lanes sums, row by row, without gaps. Loads need the alignment of one element only.
+    """
+    found = module.globals.get(code.name)
+    if found is not None:
+        return found
+    function = ir.Function(module, ir.FunctionType(VOID, [PTR, PTR, I64, PTR]), code.name)
+    function.linkage = "internal"
+    function.attributes = function_attributes(target, "noinline")
+    a, b, _, c = function.args
+    for pointer in (a, b, c):
+        pointer.attributes.add("noalias")
+        pointer.attributes.add("nocapture")
+    _Tile(function, target, code).emit()
+    return function
+
+
+class _Tile:
+    def __init__(self, function: ir.Function, target: Target, code: TileCode) -> None:
+        self.function = function
+        self.code = code
+        self.element = register_type(code.dtype)
+        self.lanes = target.lanes(code.dtype.bits)
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.size = code.dtype.itemsize
+        self.values = ValueEmitter(function.module, ir.IRBuilder(function.append_basic_block("entry")), target)
+
+    @property
+    def builder(self) -> ir.IRBuilder:
+        return self.values.builder
+
+    def emit(self) -> None:
+        a, b, k, c = self.function.args
+        count = self.code.rows * self.code.vectors
+        if self.code.resume:
+            sums: list[ir.Value] = [self._load_vector(c, i * self.lanes) for i in range(count)]
+        else:
+            sums = [constant(self.vector, 0)] * count
+        if self.code.whole:
+            _, _, sums = self._loop(a, b, k, sums, UNROLL)
+        else:
+            turns = self.builder.and_(k, I64(-UNROLL))
+            a, b, sums = self._loop(a, b, turns, sums, UNROLL)
+            _, _, sums = self._loop(a, b, self.builder.sub(k, turns), sums, 1)
+        for i, value in enumerate(sums):
+            self.builder.store(value, self._at(c, i * self.lanes), align=self.size)
+        self.builder.ret_void()
+
+    def _loop(
+        self, a: ir.Value, b: ir.Value, k: ir.Value, sums: Sequence[ir.Value], unroll: int
+    ) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
+        """k steps (a multiple of `unroll`, maybe none); gives the pointers behind them and the sums."""
+        before = self.builder.block
+        body = self.function.append_basic_block("k")
+        after = self.function.append_basic_block("done")
+        self.builder.cbranch(self.builder.icmp_signed(">", k, I64(0)), body, after)
+        start = [I64(0), a, b, *sums]
+        self.builder.position_at_end(body)
+        moving = [self.builder.phi(v.type) for v in start]
+        index, a_now, b_now, *values = moving
+        for step in range(unroll):
+            values = self._step(a_now, b_now, step, values)
+        following = [
+            self.builder.add(index, I64(unroll)),
+            self._at(a_now, unroll * self.code.a_k),
+            self._at(b_now, unroll * self.code.b_k),
+            *values,
+        ]
+        for phi, first, following_value in zip(moving, start, following, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(following_value, body)
+        self.builder.cbranch(self.builder.icmp_signed("<", following[0], k), body, after)
+        self.builder.position_at_end(after)
+        results = []
+        for first, following_value in zip(start[1:], following[1:], strict=True):
+            phi = self.builder.phi(first.type)
+            phi.add_incoming(first, before)
+            phi.add_incoming(following_value, body)
+            results.append(phi)
+        return results[0], results[1], results[2:]
+
+    def _step(self, a: ir.Value, b: ir.Value, step: int, sums: Sequence[ir.Value]) -> list[ir.Value]:
+        code = self.code
+        columns = [self._load_vector(b, step * code.b_k + j * self.lanes) for j in range(code.vectors)]
+        result = list(sums)
+        for row in range(code.rows):
+            pointer = self._at(a, step * code.a_k + row * code.a_row)
+            one = self.values.splat(self.builder.load(pointer, align=self.size, typ=self.element), self.lanes)
+            for j, column in enumerate(columns):
+                at = row * code.vectors + j
+                result[at] = self._multiply_add(one, column, result[at])
+        return result
+
+    def _multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        if self.code.dtype.is_float:
+            return self.values.fma(a, b, c)
+        return self.builder.add(self.builder.mul(a, b), c)
+
+    def _load_vector(self, pointer: ir.Value, offset: int) -> ir.Value:
+        return self.builder.load(self._at(pointer, offset), align=self.size, typ=self.vector)
+
+    def _at(self, pointer: ir.Value, offset: int) -> ir.Value:
+        return self.builder.gep(pointer, [I64(offset * self.size)], source_etype=I8) if offset else pointer

@@ -1,0 +1,76 @@
+"""What the processor under us can do, found from the flags that the kernel reports.
+
+Model names and numbers are not trusted (virtual machines mask them); a feature counts only when its flag is there,
+which also says that the operating system saves its registers. Nothing heavy is imported: the compile cache asks this
+module for its key.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+from rlx.codegen.target import PRESETS, Target
+from rlx.options import OptionError
+
+#: Flags of /proc/cpuinfo that each x86-64 instruction set needs; the widest first.
+REQUIRED_FLAGS: dict[str, frozenset[str]] = {
+    "avx512": frozenset("avx512f avx512bw avx512dq avx512vl avx512cd avx2 fma f16c bmi1 bmi2 movbe abm popcnt".split()),
+    "avx2": frozenset("avx2 fma f16c bmi1 bmi2 movbe abm popcnt".split()),
+    "portable": frozenset(),
+}
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Feature flags of this machine's processors; empty where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+@cache
+def cpu_name() -> str:
+    """The processor's model name, for people; never used to decide anything."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int:
+    """Bytes of physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def supported_targets() -> tuple[str, ...]:
+    """Names of the instruction sets that this machine runs, the best first."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return ("neon",)
+    return tuple(name for name, needs in REQUIRED_FLAGS.items() if needs <= cpu_flags())
+
+
+def target_named(name: str) -> Target:
+    """The target for `Options.target`. Raises OptionError where this machine cannot run it."""
+    have = supported_targets()
+    if name == "native":
+        return PRESETS[have[0]]
+    if name not in have:
+        missing = sorted(REQUIRED_FLAGS.get(name, frozenset()) - cpu_flags())
+        raise OptionError(
+            f"target {name!r} cannot run on this machine",
+            where=f"missing: {', '.join(missing) or 'another architecture'}",
+            hint=f"this machine runs: native, {', '.join(have)}",
+        )
+    return PRESETS[name]

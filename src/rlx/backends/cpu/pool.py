@@ -1,0 +1,92 @@
+"""The worker threads that share out one launch: one small pool a process.
+
+Workers are Python threads that sit, with the GIL released, in the native loop `rlx_worker` (walker.ll); a launch posts
+a range of the grid to each one's mailbox. They start when a program with more than one thread first runs, never at
+import; a forked child starts its own. One run owns the pool at a time (an atomic flag that the walker takes); a run
+that finds it taken does its work alone, with the same result. Workers run on until the process ends.
+
+Layout of the shared block, in bytes: 0 workers (i64), 8 stop (i32), 64 owner (i32), 128 pending (i32), 192 job (five
+i64), 256 + 128 w mailbox of worker w: generation (i32), sleeping (i32), begin, end (i64).
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import threading
+
+from rlx.backends.cpu.image import Image
+
+MAILBOXES_AT = 256
+MAILBOX_BYTES = 128
+MAX_WORKERS = 255
+
+
+class WorkerPool:
+    """Up to `MAX_WORKERS` workers and the block that they share with the walker.
+
+    `ensure` may be called from any thread. The pool keeps each image whose code a worker sits in.
+    """
+
+    def __init__(self) -> None:
+        self._block = (ctypes.c_char * (MAILBOXES_AT + MAILBOX_BYTES * MAX_WORKERS + 64))()
+        self.address = -(-ctypes.addressof(self._block) // 64) * 64
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._images: list[Image] = []
+
+    @property
+    def workers(self) -> int:
+        """Workers that are running."""
+        return len(self._threads)
+
+    def ensure(self, workers: int, image: Image) -> None:
+        """Have at least `workers` workers; new ones sit in `image`'s code."""
+        if len(self._threads) >= workers:
+            return
+        with self._lock:
+            while len(self._threads) < min(workers, MAX_WORKERS):
+                self._start(image)
+
+    def _start(self, image: Image) -> None:
+        index = len(self._threads)
+        serve = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(image.function("rlx_worker"))
+        thread = threading.Thread(target=serve, args=(self.address, index), name=f"rlx-worker-{index}", daemon=True)
+        thread.start()
+        self._images.append(image)
+        self._threads.append(thread)
+        ctypes.c_int64.from_address(self.address).value = len(self._threads)
+
+    def stop(self) -> None:
+        """End all workers; no run may be under way."""
+        with self._lock:
+            ctypes.c_int64.from_address(self.address).value = 0
+            ctypes.c_int32.from_address(self.address + 8).value = 1
+            for index in range(len(self._threads)):
+                box = self.address + MAILBOXES_AT + MAILBOX_BYTES * index
+                ctypes.c_int32.from_address(box).value += 1
+                ctypes.CDLL(None).syscall(_FUTEX, ctypes.c_void_p(box), 129, 1)  # FUTEX_WAKE | FUTEX_PRIVATE_FLAG
+            for thread in self._threads:
+                thread.join()
+            self._threads.clear()
+
+
+#: Number of the futex system call.
+_FUTEX = {"x86_64": 202}.get(os.uname().machine, 98)
+
+_pool = WorkerPool()
+
+
+def pool() -> WorkerPool:
+    """This process's pool."""
+    return _pool
+
+
+def _after_fork() -> None:
+    global _pool
+    _pool = WorkerPool()  # the parent's threads do not exist here, and its block may be half written
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(lambda: _pool.stop())

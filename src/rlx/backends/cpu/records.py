@@ -1,0 +1,209 @@
+"""Flatten a lowered program into the tables that the native walker (walker.ll) executes.
+
+A record is eight i64 words: opcode, function, first slot, grid or bytes, thread limit, cost, target, spare.
+    1 launch   function index (its address once loaded); operand addresses stand in consecutive slots; grid
+    2 copy     slots: destination, source; bytes in the grid word
+    3 branch   slot: address of a bool byte; where it is 0, go to `target`
+    4 jump     go to `target`
+    0 end
+A slot is an address, given by a relocation (slot, base, byte offset): base 0 is the arena, 1 persistent memory, then
+the graph's inputs, outputs and parameters in order.
+
+Costs are estimates in nanoseconds on one thread. They decide how many threads a launch is worth and how long the walker
+runs before it lets Python look for signals; results never depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rlx.codegen.kernel import Const, Cost, Kernel, LoopKernel
+from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer
+from rlx.driver.planner import Interval, MemoryPlan, plan_memory
+
+LAUNCH, COPY, BRANCH, JUMP, END = 1, 2, 3, 4, 0
+RECORD_WORDS = 8
+ARENA, PERSISTENT, FIRST_ARGUMENT = 0, 1, 2
+ALIGNMENT = 64
+
+#: Modest single-thread rates for estimating costs: FLOP/ns and bytes/ns.
+FLOPS_PER_NS, BYTES_PER_NS = 40.0, 12.0
+
+
+@dataclass
+class Lifetimes:
+    """When each temporary buffer is first and last touched, in steps; loops stretch what crosses their edge."""
+
+    spans: dict[VirtualBuffer, list[int]] = field(default_factory=dict)
+    loops: list[tuple[int, int]] = field(default_factory=list)
+    now: int = 0
+
+    def touch(self, buffers: Iterable[VirtualBuffer]) -> None:
+        for buffer in buffers:
+            if buffer.kind == "temporary":
+                self.spans.setdefault(buffer, [self.now, self.now])[1] = self.now
+
+    def intervals(self) -> tuple[list[VirtualBuffer], list[Interval]]:
+        """Buffers and their half-open lifetimes."""
+        for start, end in self.loops:  # inner loops end first, so they stand first
+            for span in self.spans.values():
+                inside = span[0] <= end and span[1] >= start
+                if inside and (span[0] < start or span[1] > end):
+                    span[0], span[1] = min(span[0], start), max(span[1], end)
+        buffers = list(self.spans)
+        return buffers, [Interval(b.name, self.spans[b][0], self.spans[b][1] + 1, b.nbytes) for b in buffers]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One flattened step list: int64 arrays [n, 8] and [m, 3], the memory plan, and what each record is, for people."""
+
+    records: np.ndarray
+    relocations: np.ndarray
+    slots: int
+    plan: MemoryPlan
+    arena_map: list[tuple[str, int, int, int, int]]  # name, first step, end step, offset, bytes
+    labels: list[str]
+
+
+def nanoseconds(cost: Cost) -> int:
+    """A rough time on one thread."""
+    return max(200, int(max(cost.flops / FLOPS_PER_NS, cost.bytes / BYTES_PER_NS)))
+
+
+def grid_size(kernel: Kernel) -> int:
+    """Indices in the kernel's grid, which must be known by now."""
+    grid = kernel.grid
+    if isinstance(kernel, LoopKernel) and isinstance(grid, Const):
+        return int(grid.value)
+    assert isinstance(grid, int), f"kernel {kernel.label} has a grid known only at run time"
+    return grid
+
+
+class Flattener:
+    """Collects the records of one step list; `finish` plans its memory."""
+
+    def __init__(self, program: LoweredProgram, functions: dict[Kernel, int], persistent: dict[VirtualBuffer, int]):
+        self._functions = functions
+        self._persistent = persistent
+        self._first_output = FIRST_ARGUMENT + len(program.inputs)
+        self._first_parameter = self._first_output + len(program.outputs)
+        self._records: list[list[int]] = []
+        self._slots: list[Operand] = []
+        self._labels: list[str] = []
+        self._lifetimes = Lifetimes()
+
+    def add(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self._lifetimes.now += 1
+            if isinstance(step, Launch):
+                self._lifetimes.touch((*step.reads, *step.writes, *(o.buffer for o in step.operands)))
+                grid = grid_size(step.kernel)
+                if grid:
+                    cost = nanoseconds(step.kernel.cost)
+                    function = self._functions[step.kernel]
+                    self._emit(LAUNCH, step.operands, function=function, grid=grid, cost=cost, label=step.kernel.label)
+            elif isinstance(step, Copy):
+                self._lifetimes.touch((step.source.buffer, step.destination.buffer))
+                if step.nbytes:
+                    cost = nanoseconds(Cost(bytes=2 * step.nbytes))
+                    self._emit(COPY, (step.destination, step.source), grid=step.nbytes, cost=cost, label="copy")
+            elif isinstance(step, Branch):
+                self._branch(step)
+            else:
+                self._repeat(step)
+
+    def _branch(self, step: Branch) -> None:
+        self._lifetimes.touch((step.predicate.buffer,))
+        test = self._emit(BRANCH, (step.predicate,), label="branch")
+        self.add(step.then)
+        leave = self._emit(JUMP, (), label="jump")
+        test[6] = len(self._records)
+        self.add(step.orelse)
+        leave[6] = len(self._records)
+
+    def _repeat(self, step: Repeat) -> None:
+        start, first = self._lifetimes.now, len(self._records)
+        self.add(step.test)
+        self._lifetimes.touch((step.predicate.buffer,))
+        test = self._emit(BRANCH, (step.predicate,), label="loop test")
+        self.add(step.body)
+        back = self._emit(JUMP, (), label="loop back")
+        back[6] = first
+        test[6] = len(self._records)
+        self._lifetimes.now += 1
+        self._lifetimes.loops.append((start, self._lifetimes.now))
+
+    def _emit(
+        self, opcode: int, operands: tuple[Operand, ...], *, function: int = 0, grid: int = 0, cost: int = 20, label: str
+    ) -> list[int]:
+        record = [opcode, function, len(self._slots), grid, 1, cost, 0, 0]
+        self._slots += operands
+        self._records.append(record)
+        self._labels.append(label)
+        return record
+
+    def finish(self) -> Tables:
+        self._emit(END, (), label="end")
+        buffers, intervals = self._lifetimes.intervals()
+        plan = plan_memory(intervals, alignment=ALIGNMENT)
+        offsets = dict(zip(buffers, plan.offsets, strict=True))
+        relocations = [(i, *self._place(operand, offsets)) for i, operand in enumerate(self._slots)]
+        arena_map = [(v.name, v.start, v.end, offsets[b], v.size) for b, v in zip(buffers, intervals, strict=True)]
+        return Tables(
+            np.array(self._records, np.int64).reshape(-1, RECORD_WORDS),
+            np.array(relocations, np.int64).reshape(-1, 3),
+            len(self._slots),
+            plan,
+            arena_map,
+            self._labels,
+        )
+
+    def _place(self, operand: Operand, offsets: dict[VirtualBuffer, int]) -> tuple[int, int]:
+        buffer, offset = operand.buffer, operand.byte_offset
+        if buffer.kind == "temporary":
+            return ARENA, offsets[buffer] + offset
+        if buffer.kind in ("persistent", "constant"):
+            return PERSISTENT, self._persistent[buffer] + offset
+        first = {"input": FIRST_ARGUMENT, "output": self._first_output, "parameter": self._first_parameter}[buffer.kind]
+        return first + buffer.index, offset
+
+
+def walk_steps(steps: Iterable[Step]) -> Iterable[Launch | Copy]:
+    """Every launch and copy, nested ones included, in program order."""
+    for step in steps:
+        if isinstance(step, Launch | Copy):
+            yield step
+        elif isinstance(step, Branch):
+            yield from walk_steps(step.then)
+            yield from walk_steps(step.orelse)
+        else:
+            yield from walk_steps(step.test)
+            yield from walk_steps(step.body)
+
+
+def buffers_of(steps: Iterable[Step]) -> Iterable[VirtualBuffer]:
+    """Every buffer that a step list names, with repeats; predicates aside, which are some step's result."""
+    for step in walk_steps(steps):
+        if isinstance(step, Launch):
+            yield from (o.buffer for o in step.operands)
+        else:
+            yield from (step.source.buffer, step.destination.buffer)
+
+
+def place_persistent(program: LoweredProgram) -> tuple[dict[VirtualBuffer, int], int, bytes]:
+    """Offsets of constants (first) and persistent buffers, their size in all, and the constants' bytes."""
+    found = dict.fromkeys((*buffers_of(program.setup), *buffers_of(program.steps)))
+    constants = [b for b in found if b.kind == "constant"]
+    offsets: dict[VirtualBuffer, int] = {}
+    end = 0
+    for buffer in (*constants, *(b for b in found if b.kind == "persistent")):
+        offsets[buffer] = end
+        end += -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
+    data = bytearray(max((offsets[b] + b.nbytes for b in constants), default=0))
+    for b in constants:
+        data[offsets[b] : offsets[b] + b.nbytes] = b.data
+    return offsets, end, bytes(data)

@@ -1,0 +1,103 @@
+"""Every choice a user can make, in one dataclass; and the only reader of environment variables.
+
+An option is honoured or refused, never ignored: a backend that cannot do what an option asks raises `OptionError`.
+Environment variables only set defaults, at the time an `Options` is made:
+
+    RLX_CACHE_DIR    directory of the compile cache (default: the user's cache directory + /rlx)
+    RLX_CACHE        0 turns the disk cache off
+    RLX_CACHE_BYTES  bound on the disk cache's size (default 2 GiB)
+    RLX_THREADS      threads that run a program (default: the processors this process may use)
+    RLX_VERIFY       1 runs the verifier after every pass
+    RLX_TARGET       native (default), avx512, avx2 or portable: the CPU instruction set to compile for
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from rlx.errors import RLXError
+
+Precision = Literal["f32"]
+TARGETS = ("native", "avx512", "avx2", "portable")
+
+
+class OptionError(RLXError, ValueError):
+    """An option has a value that RLX, or the chosen backend, cannot honour."""
+
+    code = "RLX-R030"
+
+
+def _flag(name: str, default: bool) -> bool:
+    text = os.environ.get(name, "")
+    if text not in ("", "0", "1"):
+        raise OptionError(f"environment variable {name} is {text!r}, expected 0 or 1")
+    return default if text == "" else text == "1"
+
+
+def _count(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if text == "":
+        return default
+    if not text.isdecimal() or int(text) < 1:
+        raise OptionError(f"environment variable {name} is {text!r}, expected a whole number above 0")
+    return int(text)
+
+
+def _cache_dir() -> Path:
+    given = os.environ.get("RLX_CACHE_DIR")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to compile and run.
+
+    threads: threads that run one program, the caller's included; at most the processors this process may use is wise,
+        more is allowed. Results do not depend on it.
+    precision: "f32": every op computes in the dtype that the model names.
+    target: CPU instruction set: "native" is what this machine has; the others are refused where it lacks them.
+    optimize: False keeps the graph as it is written, each op its own kernel (for comparing).
+    cache: keep compiled programs on disk, in `cache_dir`, at most `cache_bytes` in all.
+    verify: run the verifier after every pass.
+    debug_memory: red zones around every value in the arena, poison in all memory, checked after each run.
+
+    Raises OptionError where a value cannot be honoured.
+    """
+
+    threads: int = field(default_factory=lambda: _count("RLX_THREADS", available_processors()))
+    precision: Precision = "f32"
+    target: str = field(default_factory=lambda: os.environ.get("RLX_TARGET") or "native")
+    optimize: bool = True
+    cache: bool = field(default_factory=lambda: _flag("RLX_CACHE", True))
+    cache_dir: Path = field(default_factory=_cache_dir)
+    cache_bytes: int = field(default_factory=lambda: _count("RLX_CACHE_BYTES", 2 << 30))
+    verify: bool = field(default_factory=lambda: _flag("RLX_VERIFY", False))
+    debug_memory: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threads, int) or not 1 <= self.threads <= 256:
+            raise OptionError(f"threads is {self.threads!r}, expected a whole number from 1 to 256")
+        if self.precision != "f32":
+            raise OptionError(f"precision is {self.precision!r}, expected 'f32'")
+        if self.target not in TARGETS:
+            raise OptionError(f"target is {self.target!r}, expected one of {', '.join(TARGETS)}")
+        if self.cache_bytes < 1:
+            raise OptionError(f"cache_bytes is {self.cache_bytes!r}, expected a whole number above 0")
+        object.__setattr__(self, "cache_dir", Path(self.cache_dir))
+
+    def key(self) -> dict[str, str]:
+        """The options that change compiled code, as named parts of a cache key."""
+        skip = {"threads", "cache", "cache_dir", "cache_bytes", "verify"}
+        return {f.name: str(getattr(self, f.name)) for f in fields(self) if f.name not in skip}
+
+
+def available_processors() -> int:
+    """Processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1

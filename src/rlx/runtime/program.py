@@ -1,0 +1,285 @@
+"""Compiled programs as a user calls them.
+
+A `CompiledGraph` has fixed sizes. A `CompiledModel` serves a model whose dimensions are open: the sizes of a call
+choose the program, compiled when first seen. Both are called alike: `program(x=array)` or `program.run({"x": array})`.
+
+Host arrays in give host arrays out; `Buffer`s in give `Buffer`s out, on the program's device. Names, shapes and dtypes
+are checked before anything runs; nothing is converted. Input arrays are only read; output arrays are fresh at each
+call, or the caller's own with `out`. Any thread may call; runs of one program take turns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from rlx.driver import Buffer, Device, Executable
+from rlx.errors import (
+    DTypeMismatch,
+    MissingInput,
+    NotCompiled,
+    ProgramClosed,
+    ShapeMismatch,
+    UnknownInput,
+    nearest,
+)
+from rlx.ir import Dim, TensorType
+from rlx.runtime.report import Report, make_report
+
+Array = Any  # what np.asarray takes
+
+
+@runtime_checkable
+class HostExecutable(Protocol):
+    """An executable that works on host memory and takes bare addresses: spares a call the making of buffers."""
+
+    def run_addresses(self, addresses: Sequence[int]) -> None:
+        """Inputs then outputs: C-contiguous host memory, aligned to its elements."""
+        ...
+
+
+class CompiledGraph:
+    """One program on one device, with fixed sizes.
+
+    inputs, outputs: names -> types, in the model's order. report: what the compiler did.
+    """
+
+    def __init__(self, executable: Executable, device: Device, *, source: str, cache: str, seconds: float) -> None:
+        self.device = device
+        self.inputs: dict[str, TensorType] = dict(executable.inputs)
+        self.outputs: dict[str, TensorType] = dict(executable.outputs)
+        self.report: Report = make_report(executable.report(), cache=cache, seconds=seconds)
+        self._executable: Executable | None = executable
+        self._addresses = executable.run_addresses if isinstance(executable, HostExecutable) else None
+        self._source = source
+        self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]
+        self._results = [(name, t.sizes, t.dtype.numpy) for name, t in self.outputs.items()]
+
+    def __call__(self, **inputs: Array) -> dict[str, Any]:
+        """`run` with the inputs as keywords."""
+        return self.run(inputs)
+
+    def run(self, inputs: Mapping[str, Array], out: Mapping[str, np.ndarray | Buffer] | None = None) -> dict[str, Any]:
+        """Run once: names -> arrays in, names -> arrays out, in the model's order.
+
+        out: writable C-contiguous arrays (or buffers) to write into, for some or all outputs.
+        Raises MissingInput, UnknownInput, ShapeMismatch or DTypeMismatch before anything runs; ProgramClosed.
+        """
+        if any(isinstance(v, Buffer) for v in inputs.values()):
+            return self._run_buffers(inputs, out or {})
+        arrays = [self._array(name, shape, dtype, inputs) for name, shape, dtype in self._expected]
+        if len(inputs) != len(arrays):
+            self._refuse_unknown(inputs)
+        results = {name: np.empty(shape, dtype) for name, shape, dtype in self._results if not out or name not in out}
+        if out:
+            given = self._given_outputs(out)
+            results = {name: given[name] if name in given else results[name] for name in self.outputs}
+            arrays = [a.copy() if any(np.may_share_memory(a, o) for o in given.values()) else a for a in arrays]
+        executable = self._open()
+        if self._addresses is not None:
+            self._addresses([a.ctypes.data for a in (*arrays, *results.values())])
+        else:
+            feeds = [Buffer.from_numpy(a).to(self.device) for a in arrays]
+            sinks = [Buffer.empty(t, self.device) for t in self.outputs.values()]
+            executable.run(feeds, sinks)
+            for sink, result in zip(sinks, results.values(), strict=True):
+                Buffer.from_numpy(result).copy_from(sink)
+        return results
+
+    def close(self) -> None:
+        """Free the program's code and memory; calls after it raise ProgramClosed."""
+        executable, self._executable = self._executable, None
+        self._addresses = None
+        if executable is not None:
+            executable.close()
+
+    def __enter__(self) -> CompiledGraph:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{n}: {t}" for n, t in self.inputs.items())
+        outputs = ", ".join(f"{n}: {t}" for n, t in self.outputs.items())
+        return f"<CompiledGraph ({inputs}) -> ({outputs}) on {self.device}>"
+
+    def _open(self) -> Executable:
+        if self._executable is None:
+            raise ProgramClosed("the program was closed", where=self._where())
+        return self._executable
+
+    def _where(self) -> str | None:
+        return f"compiled from {self._source}" if self._source else None
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: np.dtype, inputs: Mapping[str, Array]) -> np.ndarray:
+        try:
+            array = np.asarray(inputs[name])
+        except KeyError:
+            self._refuse_unknown(inputs)
+            expected = ", ".join(f"{n}: {t}" for n, t in self.inputs.items())
+            raise MissingInput(
+                f"input {name!r} is missing", where=self._where(), hint=f"the program expects: {expected}"
+            ) from None
+        if array.dtype != dtype:
+            raise DTypeMismatch(
+                f"input {name!r} has dtype {array.dtype}, the program expects {dtype}",
+                where=self._where(),
+                hint=f"convert it yourself where that is right: {name}.astype({dtype.name!r})",
+            )
+        if array.shape != shape:
+            raise ShapeMismatch(
+                f"input {name!r} has shape {array.shape}, the program expects {shape}",
+                where=self._where(),
+                hint=f"pad or cut the input, or compile again with shapes={{{name!r}: {array.shape}}}",
+            )
+        flags = array.flags
+        return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
+
+    def _refuse_unknown(self, inputs: Mapping[str, Array]) -> None:
+        for name in inputs:
+            if name not in self.inputs:
+                close = nearest(name, self.inputs)
+                raise UnknownInput(
+                    f"the program has no input {name!r}; it has: {', '.join(self.inputs) or 'none'}",
+                    where=self._where(),
+                    hint=f"did you mean {close!r}?" if close else None,
+                )
+
+    def _given_outputs(self, out: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        for name, array in out.items():
+            if name not in self.outputs:
+                raise UnknownInput(
+                    f"the program has no output {name!r}; it has: {', '.join(self.outputs)}", where=self._where()
+                )
+            type = self.outputs[name]
+            if not isinstance(array, np.ndarray) or array.dtype != type.dtype.numpy:
+                raise DTypeMismatch(f"out[{name!r}] is not a {type.dtype.numpy} array", where=self._where())
+            if array.shape != type.sizes:
+                raise ShapeMismatch(
+                    f"out[{name!r}] has shape {array.shape}, the program gives {type.sizes}", where=self._where()
+                )
+            if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+                raise ShapeMismatch(f"out[{name!r}] is not a writable C-contiguous array", where=self._where())
+        given = dict(out)
+        names = list(given)
+        for i, name in enumerate(names):
+            if any(np.may_share_memory(given[name], given[other]) for other in names[:i]):
+                raise ShapeMismatch(f"out[{name!r}] overlaps another output", where=self._where())
+        return given
+
+    def _run_buffers(self, inputs: Mapping[str, Any], out: Mapping[str, Any]) -> dict[str, Any]:
+        self._refuse_unknown(inputs)
+        feeds: list[Buffer] = []
+        for name, type in self.inputs.items():
+            buffer = inputs.get(name)
+            if buffer is None:
+                raise MissingInput(f"input {name!r} is missing", where=self._where())
+            if not isinstance(buffer, Buffer):
+                raise DTypeMismatch(
+                    f"input {name!r} is a {buffer.__class__.__name__} where other inputs are Buffers",
+                    where=self._where(),
+                    hint="give all inputs as arrays, or all as Buffers on the program's device",
+                )
+            self._check_buffer(f"input {name!r}", buffer, type)
+            feeds.append(buffer)
+        sinks = []
+        for name, type in self.outputs.items():
+            buffer = out.get(name)
+            if buffer is None:
+                buffer = Buffer.empty(type, self.device)
+            self._check_buffer(f"out[{name!r}]", buffer, type)
+            sinks.append(buffer)
+        self._open().run(feeds, sinks)
+        return dict(zip(self.outputs, sinks, strict=True))
+
+    def _check_buffer(self, what: str, buffer: Buffer, type: TensorType) -> None:
+        if buffer.device != self.device:
+            raise ShapeMismatch(
+                f"{what} is on {buffer.device}, the program runs on {self.device}", hint="move it: buffer.to(device)"
+            )
+        if buffer.type.dtype is not type.dtype:
+            raise DTypeMismatch(f"{what} has dtype {buffer.type.dtype}, the program has {type.dtype}")
+        if buffer.type.shape != type.shape:
+            raise ShapeMismatch(f"{what} has shape {buffer.type.shape}, the program has {type.shape}")
+        if not buffer.is_contiguous:
+            raise ShapeMismatch(f"{what} is not contiguous", hint="copy it into a contiguous buffer")
+
+
+class CompiledModel:
+    """A model with open dimensions on one device: one `CompiledGraph` a set of input sizes.
+
+    inputs, outputs: as the model declares them, open dimensions as `Dim` symbols. `report` is that of the program that
+    ran last; it raises NotCompiled before the first call.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, TensorType],
+        outputs: Mapping[str, TensorType],
+        device: Device,
+        compile_for: Callable[[dict[str, tuple[int, ...]]], CompiledGraph],
+    ) -> None:
+        self.inputs = dict(inputs)
+        self.outputs = dict(outputs)
+        self.device = device
+        self._compile_for = compile_for
+        self._programs: dict[tuple[tuple[str, tuple[int, ...]], ...], CompiledGraph] = {}
+        self._last: CompiledGraph | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, **inputs: Array) -> dict[str, Any]:
+        """`run` with the inputs as keywords."""
+        return self.run(inputs)
+
+    def run(self, inputs: Mapping[str, Array], out: Mapping[str, np.ndarray | Buffer] | None = None) -> dict[str, Any]:
+        """As `CompiledGraph.run`; compiles first where these sizes are new."""
+        return self.program_for(inputs).run(inputs, out)
+
+    def program_for(self, inputs: Mapping[str, Array]) -> CompiledGraph:
+        """The program that serves inputs of these shapes."""
+        shapes = {
+            name: value.type.sizes if isinstance(value, Buffer) else tuple(np.shape(value))
+            for name, value in inputs.items()
+        }
+        for name, type in self.inputs.items():
+            if name not in shapes and any(isinstance(d, Dim) for d in type.shape):
+                expected = ", ".join(f"{n}: {t}" for n, t in self.inputs.items())
+                raise MissingInput(f"input {name!r} is missing", hint=f"the model expects: {expected}")
+        key = tuple(sorted(shapes.items()))
+        program = self._programs.get(key)
+        if program is None:
+            with self._lock:
+                program = self._programs.get(key) or self._compile_for(shapes)
+                self._programs[key] = program
+        self._last = program
+        return program
+
+    @property
+    def report(self) -> Report:
+        if self._last is None:
+            raise NotCompiled(
+                "the model's sizes are open, and nothing has run yet",
+                hint="call the program once, or compile with shapes={...}",
+            )
+        return self._last.report
+
+    def close(self) -> None:
+        """Close every program."""
+        with self._lock:
+            for program in self._programs.values():
+                program.close()
+            self._programs.clear()
+
+    def __enter__(self) -> CompiledModel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{n}: {t}" for n, t in self.inputs.items())
+        return f"<CompiledModel ({inputs}) on {self.device}, {len(self._programs)} programs>"

@@ -1,0 +1,141 @@
+"""Sessions: a device and options, and from models to programs.
+
+`Session(device, options).compile(model)` looks in the compile cache by the graph's fingerprint, the target's features,
+the options and the versions of what shapes the code; it imports the backend's compiler only on a miss. A session holds
+no device state of its own: programs outlive it, and any thread may use it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+
+from rlx.driver import Artifact, CompilerModule, Device
+from rlx.errors import IRError
+from rlx.ir import Dim, Graph, TensorType, fingerprint, specialize
+from rlx.options import Options
+from rlx.runtime.cache import DiskCache, MemoryCache, digest
+from rlx.runtime.program import CompiledGraph, CompiledModel
+from rlx.version import build_id
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+@runtime_checkable
+class Specializable(Protocol):
+    """What `compile` takes beside a graph: a model whose sizes may be open (`rlx.frontends.model.Model`)."""
+
+    source: str
+    inputs: Mapping[str, TensorType]
+    outputs: Mapping[str, TensorType]
+
+    def specialize(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph: ...
+
+
+_memory = MemoryCache()
+
+
+class Session:
+    """Compiles for one device with one set of options.
+
+    device: a `Device` or its name. Raises DeviceNotFound, listing those that are here, or OptionError.
+    """
+
+    def __init__(self, device: Device | str = "cpu", options: Options | None = None) -> None:
+        self.device = Device(device)
+        self.options = options or Options()
+        self._backend = self.device.backend
+        self._disk = DiskCache(self.options.cache_dir, self.options.cache_bytes) if self.options.cache else None
+
+    def compile(self, model: Graph | Specializable, shapes: Shapes | None = None) -> CompiledGraph | CompiledModel:
+        """A program for `model`.
+
+        shapes: input -> sizes, for dimensions that the model leaves open. Where some stay open, the program compiles at
+        the first call, for the sizes of its inputs, and again for each new set of sizes.
+
+        Raises the frontend's errors for sizes that contradict the model, and the compiler's, naming the model's node.
+        """
+        sizes = {name: tuple(int(d) for d in shape) for name, shape in (shapes or {}).items()}
+
+        def compile_for(given: Mapping[str, tuple[int, ...]]) -> CompiledGraph:
+            closed = _with_sizes(model, given) if isinstance(model, Graph) else model.specialize(given)
+            return self._compile_graph(closed)
+
+        inputs, outputs = (
+            (model.input_types, model.output_types) if isinstance(model, Graph) else (model.inputs, model.outputs)
+        )
+        if _left_open(inputs, sizes):
+            return CompiledModel(inputs, outputs, self.device, lambda given: compile_for({**sizes, **given}))
+        return compile_for(sizes)
+
+    def cache_key(self, graph: Graph) -> dict[str, str]:
+        """The named parts of the key under which the compiled graph is kept."""
+        return {
+            "graph": fingerprint(graph),
+            "device": self.device.kind,
+            "rlx": build_id(),
+            **{f"option.{name}": value for name, value in self.options.key().items()},
+            **{f"target.{name}": value for name, value in self._backend.target_key(self.device, self.options).items()},
+        }
+
+    def explain(self, graph: Graph) -> str:
+        """Why compiling `graph` would hit or miss the disk cache: which part of the key differs."""
+        if self._disk is None:
+            return "miss: the disk cache is off"
+        return self._disk.explain(self.cache_key(graph))
+
+    def _compile_graph(self, graph: Graph) -> CompiledGraph:
+        start = time.perf_counter()
+        artifact, cache = self._artifact(graph)
+        executable = self._backend.load(artifact, self.device, self.options)
+        if graph.parameters:
+            executable.bind_parameters({p.name: p.data for p in graph.parameters})
+        seconds = time.perf_counter() - start
+        return CompiledGraph(executable, self.device, source=graph.source, cache=cache, seconds=seconds)
+
+    def _artifact(self, graph: Graph) -> tuple[Artifact, str]:
+        parts = self.cache_key(graph)
+        key = digest(parts)
+        artifact = _memory.get(key)
+        if artifact is not None:
+            return artifact, "memory"
+        if self._disk is not None:
+            artifact = self._disk.get(key)
+            if artifact is not None and artifact.backend == self.device.kind:
+                _memory.put(key, artifact)
+                return artifact, "disk"
+        compiler: CompilerModule = importlib.import_module(self._backend.compiler)  # type: ignore[assignment]
+        artifact = compiler.compile_graph(graph, self.device, self.options)
+        _memory.put(key, artifact)
+        if self._disk is not None:
+            self._disk.put(key, parts, artifact)
+        return artifact, "compiled"
+
+
+def _left_open(inputs: Mapping[str, TensorType], sizes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a symbol of an input is given a size by no shape."""
+    given = {d for name, t in inputs.items() if name in sizes for d in t.shape if isinstance(d, Dim)}
+    return any(isinstance(d, Dim) and d not in given for t in inputs.values() for d in t.shape)
+
+
+def _with_sizes(graph: Graph, sizes: Mapping[str, tuple[int, ...]]) -> Graph:
+    """A graph whose symbols take the sizes that input shapes give them."""
+    if not sizes and all(t.is_static for t in graph.input_types.values()):
+        return graph
+    bound: dict[str, int] = {}
+    for name, shape in sizes.items():
+        declared = graph.input_types.get(name)
+        if declared is None:
+            raise IRError(f"shapes names {name!r}, which is no input", hint=f"inputs: {', '.join(graph.input_types)}")
+        if len(shape) != declared.rank:
+            raise IRError(f"shapes gives {name!r} {shape}, the graph declares {declared}")
+        for size, dim in zip(shape, declared.shape, strict=True):
+            if isinstance(dim, Dim):
+                if bound.setdefault(str(dim), size) != size:
+                    raise IRError(f"shapes gives dimension {str(dim)!r} both {bound[str(dim)]} and {size}")
+            elif dim != size:
+                raise IRError(f"shapes gives {name!r} {shape}, the graph declares {declared}")
+    return specialize(graph, bound)
