@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlx.errors import IRError, TypeRuleError, UnknownOp, nearest
-from rlx.ir.graph import Attribute, Graph, Value
+from rlx.ir.graph import Attribute, Graph, Node, Value
 from rlx.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -151,3 +151,16 @@ def complete_attrs(op: Op, given: Attrs) -> dict[str, Attribute]:
         else:
             full[name] = default
     return full
+
+
+def expand(builder: GraphBuilder, node: Node, values: Sequence[Value]) -> tuple[Value, ...]:
+    """Emit the body of the composite `node` into `builder`, reading `values` in place of its inputs.
+
+    Every emitted node carries the composite's location. The body may hold other composites. Raises IRError where the
+    op is a primitive.
+    """
+    record = get(node.op)
+    if record.expand is None:
+        raise IRError(f"{node.op} is a primitive: it has no body")
+    with builder.at(node.location):
+        return record.expand(builder, tuple(values), node.attrs)
