@@ -322,3 +322,12 @@ class NotCompiled(RunError, RuntimeError):
     """A program with open dimensions was asked about code that the first call has yet to choose sizes for."""
 
     code = "RLX-R015"
+
+
+# -- user interface ------------------------------------------------------------------------------------------------
+
+
+class UsageError(RLXError, ValueError):
+    """The command line asks for something that makes no sense."""
+
+    code = "RLX-U001"
