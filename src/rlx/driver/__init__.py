@@ -1,0 +1,49 @@
+"""What is physical: devices, their memory, their queues.
+
+This layer imports rlx.ir and rlx.errors alone: no compiler, no backend (until a device is asked for), no runtime.
+"""
+
+from rlx.driver.arena import DeviceArena
+from rlx.driver.backend import Backend, CompilerModule, DeviceProperties, MemoryBackend
+from rlx.driver.buffer import Buffer
+from rlx.driver.certificate import certify
+from rlx.driver.device import HOST, Device
+from rlx.driver.event import Event
+from rlx.driver.executable import Artifact, Executable
+from rlx.driver.handle import BufferHandle
+from rlx.driver.host_memory import HOST_MEMORY, HostMemory
+from rlx.driver.memory import Block, DeviceMemory, MemoryStatistics, device_memory
+from rlx.driver.memory_map import memory_map
+from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
+from rlx.driver.registry import Registry, registry
+from rlx.driver.stream import CommandStream
+
+__all__ = [
+    "HOST",
+    "HOST_MEMORY",
+    "Artifact",
+    "Backend",
+    "Block",
+    "Buffer",
+    "BufferHandle",
+    "CommandStream",
+    "CompilerModule",
+    "Device",
+    "DeviceArena",
+    "DeviceMemory",
+    "DeviceProperties",
+    "Event",
+    "Executable",
+    "HostMemory",
+    "Interval",
+    "MemoryBackend",
+    "MemoryPlan",
+    "MemoryStatistics",
+    "Registry",
+    "certify",
+    "device_memory",
+    "memory_map",
+    "plan_apart",
+    "plan_memory",
+    "registry",
+]

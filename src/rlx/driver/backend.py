@@ -1,0 +1,123 @@
+"""What a kind of device must give: the two protocols that a backend implements.
+
+A `Backend` is one object a kind ("cpu", "cuda", ...), found by `rlx.driver.registry`. Importing its module and calling
+anything but `load` and the module named by `compiler` must be cheap: no compiler is imported, no thread is started, no
+device is opened. A `MemoryBackend` is one device's memory in the raw: addresses and bytes, no types. `Buffer`, arenas
+and statistics are built on it, once, for every kind.
+
+Threads. Every method of both may be called from any thread, at the same time.
+Ordering. Memory calls have happened when they return; a `CommandStream` is what makes them asynchronous.
+Failure. Methods raise `rlx.errors` classes; `MemoryBackend.allocate` raises MemoryError where there is no room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from rlx.driver.executable import Artifact, Executable
+from rlx.ir.graph import Graph
+
+if TYPE_CHECKING:
+    from rlx.driver.device import Device
+
+
+@dataclass(frozen=True)
+class DeviceProperties:
+    """What one device is.
+
+    name: as its maker calls it.
+    memory_bytes: all that its memory holds.
+    features: what code for it may use (instruction sets, limits, versions); small plain values.
+    dlpack_device: (device type, device id) as DLPack counts them, None where DLPack has no number for it.
+    """
+
+    name: str
+    memory_bytes: int
+    features: Mapping[str, bool | int | str] = field(default_factory=dict)
+    dlpack_device: tuple[int, int] | None = None
+
+
+@runtime_checkable
+class MemoryBackend(Protocol):
+    """One device's memory. An address is an int; arithmetic on it inside one allocation must hold."""
+
+    @property
+    def host_visible(self) -> bool:
+        """True where addresses are valid pointers in this process: such memory may be read as NumPy arrays."""
+        ...
+
+    @property
+    def capacity_bytes(self) -> int:
+        """All that this memory could hold."""
+        ...
+
+    def allocate(self, nbytes: int, alignment: int) -> int:
+        """The address of nbytes (above 0) fresh bytes of unknown content; a multiple of `alignment`, a power of two.
+
+        Raises MemoryError where there is no room.
+        """
+        ...
+
+    def free(self, address: int) -> None:
+        """Give back what `allocate` gave."""
+        ...
+
+    def copy_in(self, destination: int, host_source: int, nbytes: int) -> None:
+        """Host bytes to this memory."""
+        ...
+
+    def copy_out(self, host_destination: int, source: int, nbytes: int) -> None:
+        """Bytes of this memory to the host."""
+        ...
+
+    def copy_within(self, destination: int, source: int, nbytes: int) -> None:
+        """Between two places of this memory; they may overlap."""
+        ...
+
+    def fill(self, destination: int, pattern: bytes, count: int) -> None:
+        """Write `pattern` (1 to 16 bytes, a power of two) count times, one after the other."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One kind of device.
+
+    kind: the name in `Device("kind:0")`, equal to the entry point's name.
+    compiler: dotted name of a module with `compile_graph(graph, device, options) -> Artifact` (see `CompilerModule`),
+        imported only when something must be compiled.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def compiler(self) -> str: ...
+
+    def device_count(self) -> int:
+        """How many devices of this kind are here; 0 where the hardware or its driver is missing."""
+        ...
+
+    def properties(self, ordinal: int) -> DeviceProperties: ...
+
+    def memory(self, ordinal: int) -> MemoryBackend:
+        """The memory of one device: the same object at each call."""
+        ...
+
+    def target_key(self, device: Device, options: Any) -> dict[str, str]:
+        """Named parts of a compile-cache key: the target features really used and the versions that shape code."""
+        ...
+
+    def load(self, artifact: Artifact, device: Device, options: Any) -> Executable:
+        """Make an artefact runnable. Raises DriverError where it was made for another backend or target."""
+        ...
+
+
+class CompilerModule(Protocol):
+    """The module that `Backend.compiler` names."""
+
+    def compile_graph(self, graph: Graph, device: Device, options: Any) -> Artifact:
+        """Compile; parameters' data is not read, only their types."""
+        ...

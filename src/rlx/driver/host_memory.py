@@ -1,0 +1,90 @@
+"""Host memory: this process's own, from the operating system.
+
+Large allocations are anonymous mappings of their own, aligned to huge pages and advised to use them (a first touch of
+64 MiB costs 7 ms so, 23 ms with 4 KiB pages), and go back to the system when freed. Small ones come from the C heap.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+
+HUGE_PAGE = 2 << 20
+_MAPPED = 1 << 20  # allocations from this size on are mappings
+
+
+class HostMemory:
+    """The `MemoryBackend` of the host. Any thread may call it; `HOST_MEMORY` is the only one a process needs."""
+
+    host_visible = True
+
+    def __init__(self) -> None:
+        self._owners: dict[int, mmap.mmap | np.ndarray] = {}
+        self.capacity_bytes = _capacity()
+
+    def allocate(self, nbytes: int, alignment: int) -> int:
+        """See `MemoryBackend.allocate`."""
+        if nbytes >= HUGE_PAGE:
+            alignment = max(alignment, HUGE_PAGE)
+        owner, start = _map(nbytes + alignment) if nbytes >= _MAPPED else _heap(nbytes + alignment)
+        address = -(-start // alignment) * alignment
+        self._owners[address] = owner
+        return address
+
+    def free(self, address: int) -> None:
+        """See `MemoryBackend.free`."""
+        owner = self._owners.pop(address)
+        if isinstance(owner, mmap.mmap):
+            owner.close()
+
+    def copy_in(self, destination: int, host_source: int, nbytes: int) -> None:
+        ctypes.memmove(destination, host_source, nbytes)
+
+    def copy_out(self, host_destination: int, source: int, nbytes: int) -> None:
+        ctypes.memmove(host_destination, source, nbytes)
+
+    def copy_within(self, destination: int, source: int, nbytes: int) -> None:
+        ctypes.memmove(destination, source, nbytes)
+
+    def fill(self, destination: int, pattern: bytes, count: int) -> None:
+        if len(set(pattern)) == 1:
+            ctypes.memset(destination, pattern[0], len(pattern) * count)
+            return
+        target = (ctypes.c_char * (len(pattern) * count)).from_address(destination)
+        np.frombuffer(target, dtype=f"V{len(pattern)}")[:] = np.frombuffer(pattern, dtype=f"V{len(pattern)}")
+
+
+def _map(nbytes: int) -> tuple[mmap.mmap, int]:
+    try:
+        mapping = mmap.mmap(-1, nbytes)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"the system does not map {nbytes} bytes: {error}") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:  # a kernel without huge pages: 4 KiB pages serve
+            pass
+    return mapping, ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+
+
+def _heap(nbytes: int) -> tuple[np.ndarray, int]:
+    owner = np.empty(nbytes, np.uint8)
+    return owner, owner.ctypes.data
+
+
+def _capacity() -> int:
+    """Physical memory, or what this control group may use where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdecimal() else total
+
+
+#: The memory that NumPy arrays live in.
+HOST_MEMORY = HostMemory()
