@@ -279,6 +279,10 @@ class MissingExtra(FrontendError, ImportError):
     code = "RLX-F012"
 
 
+class ModelWarning(UserWarning):
+    """A model loads, but part of it cannot work for the shapes it is imported for."""
+
+
 # -- runtime -------------------------------------------------------------------------------------------------------
 
 
