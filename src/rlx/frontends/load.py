@@ -1,0 +1,73 @@
+"""`rlx.load`: from a path to a model, whatever kind of file it is.
+
+The kind is told from content where content tells, from the name otherwise: a directory with `config.json` is a
+Hugging Face model, a `.rlx.txt` file is RLX text, a `.onnx` file or a file that begins as an ONNX protobuf does is
+ONNX. A frontend is imported when a file of its kind is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+
+from rlx.errors import MissingExtra, ModelNotFound, NotAModel, nearest
+from rlx.frontends.model import Model
+from rlx.ir.graph import Graph
+from rlx.ir.text import parse_text
+
+_KINDS = "an .onnx file, a Hugging Face directory (config.json and *.safetensors), or RLX text (.rlx.txt)"
+#: ONNX protobufs begin with field 1 (ir_version, a varint), RLX text with its keyword.
+_ONNX_MAGIC = b"\x08"
+
+
+def load(path: str | os.PathLike[str]) -> Model | Graph:
+    """The model in the file or directory `path`; a `Graph` where it is RLX text.
+
+    Nothing is compiled or copied to a device. Raises ModelNotFound, NotAModel, DamagedModel or another FrontendError
+    from the frontend; MissingExtra where a package that the frontend needs is not installed; TextError for RLX text
+    that does not parse.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise ModelNotFound(f"there is no file or directory {str(path)!r}", hint=_siblings(place))
+    if place.is_dir():
+        return _load_directory(place)
+    name = place.name.lower()
+    if name.endswith(".rlx.txt"):
+        return parse_text(place.read_text(encoding="utf-8"))
+    with place.open("rb") as file:
+        head = file.read(1)
+    if name.endswith(".onnx") or head == _ONNX_MAGIC:
+        return _frontend("onnx", "onnx").load_onnx(place)
+    raise NotAModel(f"{str(path)!r} is not a model that RLX reads", hint=f"expected {_KINDS}")
+
+
+def _load_directory(place: Path) -> Model:
+    if (place / "config.json").is_file():
+        return _frontend("huggingface", "hf").load_huggingface(place)
+    models = sorted(p.name for p in place.glob("*.onnx"))
+    raise NotAModel(
+        f"directory {str(place)!r} has no config.json, so it is not a Hugging Face model",
+        hint=f"it holds {', '.join(models[:5])}: load one of these files" if models else f"expected {_KINDS}",
+    )
+
+
+def _frontend(module: str, extra: str):  # a module: its functions are looked up by the caller
+    try:
+        return import_module(f"rlx.frontends.{module}")
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.startswith("rlx"):
+            raise
+        raise MissingExtra(
+            f"reading this model needs the package {missing.name!r}, which is not installed",
+            hint=f"pip install 'rlx[{extra}]'",
+        ) from missing
+
+
+def _siblings(place: Path) -> str | None:
+    folder = place.parent
+    if not folder.is_dir():
+        return f"the folder {str(folder)!r} does not exist either"
+    close = nearest(place.name, [p.name for p in folder.iterdir()])
+    return f"did you mean {str(folder / close)!r}?" if close else None

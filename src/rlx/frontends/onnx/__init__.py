@@ -1,0 +1,20 @@
+"""ONNX: a protobuf file -> `OnnxModel` -> `rlx.ir.Graph`. Importing this package fills the table of op rules."""
+
+from rlx.frontends.onnx import (
+    control,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
+    pooling,
+    recurrent,
+    reduce,
+    shape,
+)
+from rlx.frontends.onnx.model import OnnxModel, load_onnx
+from rlx.frontends.onnx.site import handlers
+
+__all__ = [
+    "OnnxModel", "control", "elementwise", "handlers", "indexing", "linear", "load_onnx", "normalization", "pooling",
+    "recurrent", "reduce", "shape",
+]  # fmt: skip
