@@ -10,6 +10,8 @@ from rlx.ir import ops as ops
 from rlx.ir.builder import GraphBuilder as GraphBuilder
 from rlx.ir.dim import Dim as Dim
 from rlx.ir.dtypes import DType as DType
+from rlx.ir.fingerprint import fingerprint as fingerprint
+from rlx.ir.fingerprint import fingerprint_parameters as fingerprint_parameters
 from rlx.ir.graph import Attribute as Attribute
 from rlx.ir.graph import Graph as Graph
 from rlx.ir.graph import Node as Node
@@ -22,5 +24,10 @@ from rlx.ir.op import all_ops as all_ops
 from rlx.ir.op import get as get
 from rlx.ir.op import register as register
 from rlx.ir.printer import print_graph as print_graph
+from rlx.ir.specialize import bind_dims as bind_dims
+from rlx.ir.specialize import input_dims as input_dims
+from rlx.ir.specialize import specialize as specialize
+from rlx.ir.text import parse_text as parse_text
 from rlx.ir.types import TensorType as TensorType
 from rlx.ir.types import type_of as type_of
+from rlx.ir.verify import verify as verify

@@ -1,7 +1,7 @@
 """The text form of graphs, written. `rlx.ir.text` reads it back to the same graph.
 
+    dim batch in [1, 64]
     graph "main" (%x: f32[batch, 4]) {
-      dim batch in [1, 64]
       param %w: f32[4, 2]
       %0: f32[batch, 2] = dot_general(%x, %w) {lhs_contract=(1,), rhs_contract=(0,), ...}
       return y=%0
@@ -42,7 +42,8 @@ def print_graph(graph: Graph, *, data: bool = False, locations: bool = True) -> 
     data: print the parameters' bytes as well, so that the text stands alone.
     locations: print where each node came from.
     """
-    return "\n".join(_graph_lines(graph, "", data, locations, declared=frozenset())) + "\n"
+    lines = [_declaration(symbol) for symbol in _symbols(graph)]
+    return "\n".join([*lines, *_graph_lines(graph, "", data, locations)]) + "\n"
 
 
 def print_attribute(value: object) -> str:
@@ -143,20 +144,18 @@ class _Names:
         self._texts[value] = f"%{name_or_quote(value.name)}{f'#{times}' if times else ''}"
 
 
-def _graph_lines(graph: Graph, indent: str, data: bool, locations: bool, declared: frozenset[Dim]) -> list[str]:
+def _graph_lines(graph: Graph, indent: str, data: bool, locations: bool) -> list[str]:
     names = _Names(graph)
     lines = [f"{indent}graph {quote(graph.name)} {_signature(graph, names, indent)} {{"]
     inner = indent + "  "
     if graph.source:
         lines.append(f"{inner}source {quote(graph.source)}")
-    symbols = [d for d in _symbols(graph) if d not in declared]
-    lines += [inner + _declaration(d) for d in symbols]
     for parameter in graph.parameters:
         named = "" if parameter.name == parameter.value.name else f" named {quote(parameter.name)}"
         bytes_ = f" = {print_bytes(parameter.data)}" if data else ""
         lines.append(f"{inner}param {names[parameter.value]}: {parameter.value.type}{named}{bytes_}")
     for node in graph.nodes:
-        lines += _node_lines(node, names, inner, data, locations, declared | set(symbols))
+        lines += _node_lines(node, names, inner, data, locations)
     lines += [f"{inner}{_return(graph, names)}", f"{indent}}}"]
     return lines
 
@@ -170,13 +169,20 @@ def _signature(graph: Graph, names: _Names, indent: str) -> str:
 
 
 def _symbols(graph: Graph) -> tuple[Dim, ...]:
-    """The symbols that the graph's own values and attributes mention; its regions declare what they add."""
-    values = [*graph.inputs, *(p.value for p in graph.parameters), *(v for n in graph.nodes for v in n.outputs)]
-    sizes: dict[object, None] = {size: None for v in values for size in v.type.shape if isinstance(size, Dim)}
+    """The symbols that types and attributes mention, in the graph and its regions."""
+    sizes: dict[object, None] = {}
+    _find_graph_sizes(graph, sizes)
+    return symbols_of(sizes)
+
+
+def _find_graph_sizes(graph: Graph, sizes: dict[object, None]) -> None:
+    for value in (*graph.inputs, *(p.value for p in graph.parameters), *(v for n in graph.nodes for v in n.outputs)):
+        _find_sizes(value.type.shape, sizes)
     for node in graph.nodes:
         for attribute in node.attrs.values():
             _find_sizes(attribute, sizes)
-    return symbols_of(sizes)
+        for region in node.regions:
+            _find_graph_sizes(region, sizes)
 
 
 def _find_sizes(attribute: object, sizes: dict[object, None]) -> None:
@@ -191,9 +197,7 @@ def _declaration(symbol: Dim) -> str:
     return f"dim {symbol} in [{symbol.lo}, {'*' if symbol.hi is None else symbol.hi}]"
 
 
-def _node_lines(
-    node: Node, names: _Names, indent: str, data: bool, locations: bool, declared: frozenset[Dim]
-) -> list[str]:
+def _node_lines(node: Node, names: _Names, indent: str, data: bool, locations: bool) -> list[str]:
     results = ", ".join(f"{names[v]}: {v.type}" for v in node.outputs) or "()"
     line = f"{indent}{results} = {name_or_quote(node.op)}({', '.join(names[v] for v in node.inputs)})"
     if node.attrs:
@@ -204,7 +208,7 @@ def _node_lines(
         return [line]
     lines = [f"{line} regions {{"]
     for region in node.regions:
-        lines += _graph_lines(region, indent + "  ", data, locations, declared)
+        lines += _graph_lines(region, indent + "  ", data, locations)
     return [*lines, f"{indent}}}"]
 
 

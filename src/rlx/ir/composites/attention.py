@@ -167,7 +167,7 @@ register(
     Op(
         name="attention",
         summary=(
-            "softmax(q [..,S,D] k [..,T,D]^T * scale + mask) v [..,T,E] -> [..,S,E]. The mask is added, or, where bool, "
+            "softmax(q [..,S,D] k [..,T,D]^T * scale + mask) v [..,T,E] -> [..,S,E]. The mask is added or, if bool, "
             "says what is seen; causal: query s sees keys t <= s; softcap c: scores become c * tanh(scores / c) before "
             "the mask."
         ),
