@@ -87,6 +87,12 @@ class TextError(IRError):
     code = "RLX-I005"
 
 
+class InterpretError(IRError):
+    """The interpreter was given inputs that the graph does not take, or an op failed while it was evaluated."""
+
+    code = "RLX-I006"
+
+
 # -- driver --------------------------------------------------------------------------------------------------------
 
 
