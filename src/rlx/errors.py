@@ -289,6 +289,27 @@ class ModelWarning(UserWarning):
     """A model loads, but part of it cannot work for the shapes it is imported for."""
 
 
+# -- codegen -------------------------------------------------------------------------------------------------------
+
+
+class CodegenError(RLXError):
+    """Target code could not be made."""
+
+    code = "RLX-C001"
+
+
+class UnsupportedKernel(CodegenError, NotImplementedError):
+    """A kernel holds something that the emitter has no code for: an op on a dtype, a statement where it may not stand."""
+
+    code = "RLX-C002"
+
+
+class EmitError(CodegenError, RuntimeError):
+    """LLVM refused a module that the emitter wrote; names the kernel and quotes LLVM."""
+
+    code = "RLX-C003"
+
+
 # -- runtime -------------------------------------------------------------------------------------------------------
 
 
