@@ -310,6 +310,21 @@ class EmitError(CodegenError, RuntimeError):
     code = "RLX-C003"
 
 
+# -- lowering ------------------------------------------------------------------------------------------------------
+
+
+class LoweringError(RLXError):
+    """A graph cannot become kernels: a symbolic size, or an op that no lowering rule knows."""
+
+    code = "RLX-C010"
+
+
+class CustomCallNotCompiled(LoweringError):
+    """A custom call has no native code; only the interpreter runs it."""
+
+    code = "RLX-C011"
+
+
 # -- runtime -------------------------------------------------------------------------------------------------------
 
 
