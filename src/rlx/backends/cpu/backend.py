@@ -6,12 +6,18 @@ something must be compiled.
 
 from __future__ import annotations
 
+import platform
+
 from rlx.backends.cpu.executable import CpuExecutable
-from rlx.backends.cpu.host import cpu_flags, cpu_name, memory_bytes, supported_targets, target_named
+from rlx.backends.cpu.host import cpu_flags, cpu_name, memory_bytes, supported_targets, resolve_target
 from rlx.driver import Artifact, Device, DeviceProperties
 from rlx.driver.host_memory import HOST_MEMORY, HostMemory
 from rlx.errors import DriverError
 from rlx.options import Options, available_processors
+
+
+#: Flags of the processor that `properties` tells.
+TOLD_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd")
 
 
 class CpuBackend:
@@ -28,15 +34,14 @@ class CpuBackend:
             "processors": available_processors(),
             "targets": ", ".join(supported_targets()),
         }
-        features |= {flag: True for flag in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd") if flag in cpu_flags()}
+        features |= {flag: True for flag in TOLD_FLAGS if flag in cpu_flags()}
         return DeviceProperties(cpu_name(), memory_bytes(), features, dlpack_device=(1, 0))
 
     def memory(self, ordinal: int) -> HostMemory:
         return HOST_MEMORY
 
     def target_key(self, device: Device, options: Options) -> dict[str, str]:
-        target = target_named(options.target)
-        return {"name": target.name, "triple": target.triple}
+        return {"instructions": resolve_target(options.target), "machine": platform.machine(), "system": platform.system()}
 
     def load(self, artifact: Artifact, device: Device, options: Options) -> CpuExecutable:
         if artifact.backend != self.kind:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from rlx.backends.cpu.host import target_named
+from rlx.backends.cpu.host import resolve_target
 from rlx.backends.cpu.linker import LinkedImage, link
 from rlx.backends.cpu.matrix import CpuTemplates
 from rlx.backends.cpu.records import Flattener, Tables, place_persistent, walk_steps
@@ -20,7 +20,7 @@ from rlx.codegen.llvm.object import compile_kernels
 from rlx.codegen.lower import lower
 from rlx.codegen.printer import kernel_identity
 from rlx.codegen.program import Launch, LoweredProgram
-from rlx.codegen.target import Target
+from rlx.codegen.target import PRESETS, Target
 from rlx.driver import Artifact, Device
 from rlx.ir import Graph, TensorType
 from rlx.options import Options
@@ -29,7 +29,7 @@ from rlx.passes.pipeline import optimize
 
 def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node."""
-    target = target_named(options.target)
+    target = PRESETS[resolve_target(options.target)]
     optimized, dispatch = optimize(graph, enabled=options.optimize, verify=options.verify)
     program = lower(optimized, CpuTemplates(target), dispatch=dispatch)
     functions, image = _native_code(program, target)
@@ -38,11 +38,11 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     for name, steps in (("setup", program.setup), ("steps", program.steps)):
         flattener = Flattener(program, functions, persistent)
         flattener.add(steps)
-        tables[name] = flattener.finish()
+        tables[name] = flattener.finish(debug=options.debug_memory)
     launches = [s for s in walk_steps((*program.setup, *program.steps)) if isinstance(s, Launch)]
     manifest: dict[str, Any] = {
         "name": program.name,
-        "target": options.target if options.target != "native" else target.name,
+        "target": target.name,
         "inputs": _types(program.inputs),
         "outputs": _types(program.outputs),
         "parameters": _types(program.parameters),
@@ -107,6 +107,8 @@ def _table_facts(table: Tables) -> dict[str, Any]:
     return {
         "slots": table.slots,
         "arena_bytes": table.plan.size,
+        "offsets": table.plan.offsets,
+        "sizes": table.plan.sizes,
         "lower_bound": table.plan.lower_bound,
         "arena_map": table.arena_map,
         "labels": table.labels,

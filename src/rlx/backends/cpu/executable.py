@@ -5,7 +5,7 @@ its scratch; it keeps the arrays that were bound as parameters. `bind_parameters
 runs the program's setup. Runs of one executable take turns (a lock), so any thread may call; in steady state a run
 allocates nothing and holds no GIL. Every run gives the same bits, whatever the number of threads.
 
-A long run comes back to Python every `SLICE_NS` or so of estimated work, between kernels, so that signals are
+A long run comes back to Python now and then (walker.py), between kernels, so that signals are
 served; if that raises (KeyboardInterrupt), the run is abandoned and the executable stays usable.
 
 Needs numpy and ctypes, not LLVM.
@@ -15,101 +15,25 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rlx.backends.cpu.host import target_named
+from rlx.backends.cpu.host import resolve_target
 from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.pool import pool
-from rlx.backends.cpu.records import FIRST_ARGUMENT, LAUNCH, RECORD_WORDS
+from rlx.backends.cpu.walker import FIRST_ARGUMENT, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.ir import TensorType, dtypes
 from rlx.options import Options
-
-#: Estimated nanoseconds between looks at pending signals.
-SLICE_NS = 50_000_000
-#: A thread is worth starting on a launch for this many nanoseconds of its own work.
-GRAIN_NS = 2_500
-
-# Words of the walker's state.
-PC, RECORDS, RELOCATIONS, RELOCATION_COUNT, TABLE, BASES, POOL, BUDGET, SCRATCH, SCRATCH_STRIDE, SIZES = range(11)
-
-
-class _Program:
-    """One step list bound to memory: the walker's state block and what it points to."""
-
-    def __init__(self, artifact: Artifact, name: str, image: Image, threads: int) -> None:
-        facts = artifact.manifest["tables"][name]
-        self.labels: list[str] = facts["labels"]
-        self.arena_bytes: int = facts["arena_bytes"]
-        self.records = np.frombuffer(artifact.sections[f"{name}.records"], np.int64).reshape(-1, RECORD_WORDS).copy()
-        self.relocations = np.frombuffer(artifact.sections[f"{name}.relocations"], np.int64).reshape(-1, 3)
-        self.table = np.zeros(max(1, facts["slots"]), np.int64)
-        self.state = np.zeros(16, np.int64)
-        self.state_address = self.state.ctypes.data
-        functions = np.array([image.function(k) for k in artifact.manifest["kernels"]] or [0], np.int64)
-        launches = self.records[:, 0] == LAUNCH
-        self.records[launches, 1] = functions[self.records[launches, 1]]
-        self.records[launches, 4] = np.minimum(
-            np.minimum(threads, self.records[launches, 3]), 1 + self.records[launches, 5] // GRAIN_NS
-        )
-        self._run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
-        self.bases = np.zeros(0, np.int64)
-        self.late = np.zeros((0, 3), np.int64)
-
-    def bind(self, bases: np.ndarray, fixed: np.ndarray, scratch: DeviceArena, stride: int) -> None:
-        """Resolve the slots whose base is fixed (bool a base); the rest are resolved by the walker at each run."""
-        self.bases = bases
-        now = fixed[self.relocations[:, 1]]
-        slots, base, offset = self.relocations[now].T
-        self.table[slots] = bases[base] + offset
-        self.late = np.ascontiguousarray(self.relocations[~now])
-        state = self.state
-        state[RECORDS] = self.records.ctypes.data
-        state[RELOCATIONS] = self.late.ctypes.data
-        state[RELOCATION_COUNT] = len(self.late)
-        state[TABLE] = self.table.ctypes.data
-        state[BASES] = bases.ctypes.data
-        state[BUDGET] = SLICE_NS
-        state[SCRATCH] = scratch.address
-        state[SCRATCH_STRIDE] = stride
-
-    def run(self) -> None:
-        self.state[POOL] = pool().address
-        try:
-            while self._run(self.state_address):
-                pass
-        except BaseException:
-            self.state[PC] = 0
-            raise
-
-    def timings(self) -> list[tuple[str, int]]:
-        """Run record by record: (label, nanoseconds) of each, in the order they ran."""
-        self.state[POOL] = pool().address
-        self.state[BUDGET] = 0
-        times = []
-        try:
-            running = True
-            while running:
-                record = int(self.state[PC])
-                before = time.perf_counter_ns()
-                running = bool(self._run(self.state_address))
-                times.append((self.labels[record], time.perf_counter_ns() - before))
-        finally:
-            self.state[BUDGET] = SLICE_NS
-            self.state[PC] = 0
-        return times
-
 
 class CpuExecutable:
     """A loaded program; see the module's contract."""
 
     def __init__(self, artifact: Artifact, device: Device, options: Options) -> None:
         manifest = artifact.manifest
-        target_named(manifest["target"])  # refuse code that this processor cannot run
+        resolve_target(manifest["target"])  # refuse code that this processor cannot run
         self.device = device
         self.inputs = _types(manifest["inputs"])
         self.outputs = _types(manifest["outputs"])
@@ -117,11 +41,11 @@ class CpuExecutable:
         self._manifest = manifest
         self._lock = threading.Lock()
         self._image = Image(artifact.sections["image"], **manifest["image"])
-        self._setup = _Program(artifact, "setup", self._image, options.threads)
-        self._steps = _Program(artifact, "steps", self._image, options.threads)
+        self._setup = BoundProgram(artifact, "setup", self._image, options.threads)
+        self._steps = BoundProgram(artifact, "steps", self._image, options.threads)
         self._threads = options.threads
         self._debug = options.debug_memory
-        self._arena = DeviceArena(device, self._steps.arena_bytes)
+        self._arena = DeviceArena(device, self._steps.plan, debug=options.debug_memory)
         self._persistent = DeviceArena(device, manifest["persistent_bytes"])
         constants = artifact.sections["constants"]
         ctypes.memmove(self._persistent.address, bytes(constants), len(constants))
@@ -153,11 +77,12 @@ class CpuExecutable:
             bases.ctypes.data + 8 * FIRST_ARGUMENT
         )
         pool().ensure(self._threads - 1, self._image)
-        with DeviceArena(self.device, self._setup.arena_bytes) as arena:
+        with DeviceArena(self.device, self._setup.plan, debug=self._debug) as arena:
             setup_bases = bases.copy()
             setup_bases[0] = arena.address
             self._setup.bind(setup_bases, np.ones(len(bases), bool), self._scratch, self._stride)
             self._setup.run()
+            arena.check()
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Run once on the calling thread and the pool's workers; buffers are contiguous and of the declared types."""
@@ -168,7 +93,11 @@ class CpuExecutable:
         with self._lock:
             pool().ensure(self._threads - 1, self._image)
             self._call[:] = addresses
+            if self._debug:
+                self._arena.poison()
             self._steps.run()
+            if self._debug:
+                self._arena.check()
 
     def time_kernels(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[tuple[str, int]]:
         """Run once, kernel by kernel: (label, nanoseconds) in the order they ran."""

@@ -12,7 +12,6 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from rlx.codegen.target import PRESETS, Target
 from rlx.options import OptionError
 
 #: Flags of /proc/cpuinfo that each x86-64 instruction set needs; the widest first.
@@ -61,11 +60,11 @@ def supported_targets() -> tuple[str, ...]:
     return tuple(name for name, needs in REQUIRED_FLAGS.items() if needs <= cpu_flags())
 
 
-def target_named(name: str) -> Target:
-    """The target for `Options.target`. Raises OptionError where this machine cannot run it."""
+def resolve_target(name: str) -> str:
+    """The instruction set that `Options.target` means here. Raises OptionError where this machine cannot run it."""
     have = supported_targets()
     if name == "native":
-        return PRESETS[have[0]]
+        return have[0]
     if name not in have:
         missing = sorted(REQUIRED_FLAGS.get(name, frozenset()) - cpu_flags())
         raise OptionError(
@@ -73,4 +72,4 @@ def target_named(name: str) -> Target:
             where=f"missing: {', '.join(missing) or 'another architecture'}",
             hint=f"this machine runs: native, {', '.join(have)}",
         )
-    return PRESETS[name]
+    return name

@@ -1,17 +1,4 @@
-"""Flatten a lowered program into the tables that the native walker (walker.ll) executes.
-
-A record is eight i64 words: opcode, function, first slot, grid or bytes, thread limit, cost, target, spare.
-    1 launch   function index (its address once loaded); operand addresses stand in consecutive slots; grid
-    2 copy     slots: destination, source; bytes in the grid word
-    3 branch   slot: address of a bool byte; where it is 0, go to `target`
-    4 jump     go to `target`
-    0 end
-A slot is an address, given by a relocation (slot, base, byte offset): base 0 is the arena, 1 persistent memory, then
-the graph's inputs, outputs and parameters in order.
-
-Costs are estimates in nanoseconds on one thread. They decide how many threads a launch is worth and how long the walker
-runs before it lets Python look for signals; results never depend on them.
-"""
+"""Flatten a lowered program into the tables that the native walker executes (formats: walker.py)."""
 
 from __future__ import annotations
 
@@ -20,14 +7,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rlx.backends.cpu.walker import (
+    ALIGNMENT,
+    ARENA,
+    BRANCH,
+    COPY,
+    END,
+    FIRST_ARGUMENT,
+    JUMP,
+    LAUNCH,
+    PERSISTENT,
+    RECORD_WORDS,
+)
 from rlx.codegen.kernel import Const, Cost, Kernel, LoopKernel
 from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer
-from rlx.driver.planner import Interval, MemoryPlan, plan_memory
-
-LAUNCH, COPY, BRANCH, JUMP, END = 1, 2, 3, 4, 0
-RECORD_WORDS = 8
-ARENA, PERSISTENT, FIRST_ARGUMENT = 0, 1, 2
-ALIGNMENT = 64
+from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 
 #: Modest single-thread rates for estimating costs: FLOP/ns and bytes/ns.
 FLOPS_PER_NS, BYTES_PER_NS = 40.0, 12.0
@@ -54,7 +48,9 @@ class Lifetimes:
                 if inside and (span[0] < start or span[1] > end):
                     span[0], span[1] = min(span[0], start), max(span[1], end)
         buffers = list(self.spans)
-        return buffers, [Interval(b.name, self.spans[b][0], self.spans[b][1] + 1, b.nbytes) for b in buffers]
+        return buffers, [
+            Interval(f"{i}:{b.name}", self.spans[b][0], self.spans[b][1] + 1, b.nbytes) for i, b in enumerate(buffers)
+        ]
 
 
 @dataclass(frozen=True)
@@ -146,13 +142,14 @@ class Flattener:
         self._labels.append(label)
         return record
 
-    def finish(self) -> Tables:
+    def finish(self, *, debug: bool) -> Tables:
+        """The tables; debug: give every value bytes of its own, with red zones between."""
         self._emit(END, (), label="end")
         buffers, intervals = self._lifetimes.intervals()
-        plan = plan_memory(intervals, alignment=ALIGNMENT)
-        offsets = dict(zip(buffers, plan.offsets, strict=True))
+        plan = (plan_apart if debug else plan_memory)(intervals, alignment=ALIGNMENT)
+        offsets = {b: plan.offsets[v.name] for b, v in zip(buffers, intervals, strict=True)}
         relocations = [(i, *self._place(operand, offsets)) for i, operand in enumerate(self._slots)]
-        arena_map = [(v.name, v.start, v.end, offsets[b], v.size) for b, v in zip(buffers, intervals, strict=True)]
+        arena_map = [(b.name, v.start, v.end, offsets[b], v.size) for b, v in zip(buffers, intervals, strict=True)]
         return Tables(
             np.array(self._records, np.int64).reshape(-1, RECORD_WORDS),
             np.array(relocations, np.int64).reshape(-1, 3),

@@ -1,0 +1,107 @@
+"""The walker's tables, and a step list bound to memory and ready to run.
+
+The native walker (walker.ll) executes records of eight i64 words: opcode, function, first slot, grid or bytes, thread
+limit, cost, target, spare.
+
+    1 launch   function index (its address once loaded); operand addresses stand in consecutive slots; grid
+    2 copy     slots: destination, source; bytes in the grid word
+    3 branch   slot: address of a bool byte; where it is 0, go to `target`
+    4 jump     go to `target`
+    0 end
+
+A slot is an address, given by a relocation (slot, base, byte offset): base 0 is the arena, 1 persistent memory, then
+the graph's inputs, outputs and parameters in order.
+
+Costs are estimates in nanoseconds on one thread. They decide how many threads a launch is worth and how long the walker
+runs before it lets Python look for signals; results never depend on them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+
+import numpy as np
+
+from rlx.backends.cpu.image import Image
+from rlx.backends.cpu.pool import pool
+from rlx.driver import Artifact, DeviceArena, MemoryPlan
+
+LAUNCH, COPY, BRANCH, JUMP, END = 1, 2, 3, 4, 0
+RECORD_WORDS = 8
+ALIGNMENT = 64
+ARENA, PERSISTENT, FIRST_ARGUMENT = 0, 1, 2
+
+#: Estimated nanoseconds between looks at pending signals.
+SLICE_NS = 50_000_000
+#: A thread is worth starting on a launch for this many nanoseconds of its own work.
+GRAIN_NS = 2_500
+
+# Words of the walker's state.
+PC, RECORDS, RELOCATIONS, RELOCATION_COUNT, TABLE, BASES, POOL, BUDGET, SCRATCH, SCRATCH_STRIDE, SIZES = range(11)
+
+
+class BoundProgram:
+    """One step list bound to memory: the walker's state block and what it points to."""
+
+    def __init__(self, artifact: Artifact, name: str, image: Image, threads: int) -> None:
+        facts = artifact.manifest["tables"][name]
+        self.labels: list[str] = facts["labels"]
+        self.plan = MemoryPlan(facts["offsets"], facts["sizes"], facts["arena_bytes"], facts["lower_bound"], ALIGNMENT)
+        self.records = np.frombuffer(artifact.sections[f"{name}.records"], np.int64).reshape(-1, RECORD_WORDS).copy()
+        self.relocations = np.frombuffer(artifact.sections[f"{name}.relocations"], np.int64).reshape(-1, 3)
+        self.table = np.zeros(max(1, facts["slots"]), np.int64)
+        self.state = np.zeros(16, np.int64)
+        self.state_address = self.state.ctypes.data
+        functions = np.array([image.function(k) for k in artifact.manifest["kernels"]] or [0], np.int64)
+        launches = self.records[:, 0] == LAUNCH
+        self.records[launches, 1] = functions[self.records[launches, 1]]
+        self.records[launches, 4] = np.minimum(
+            np.minimum(threads, self.records[launches, 3]), 1 + self.records[launches, 5] // GRAIN_NS
+        )
+        self._run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
+        self.bases = np.zeros(0, np.int64)
+        self.late = np.zeros((0, 3), np.int64)
+
+    def bind(self, bases: np.ndarray, fixed: np.ndarray, scratch: DeviceArena, stride: int) -> None:
+        """Resolve the slots whose base is fixed (bool a base); the rest are resolved by the walker at each run."""
+        self.bases = bases
+        now = fixed[self.relocations[:, 1]]
+        slots, base, offset = self.relocations[now].T
+        self.table[slots] = bases[base] + offset
+        self.late = np.ascontiguousarray(self.relocations[~now])
+        state = self.state
+        state[RECORDS] = self.records.ctypes.data
+        state[RELOCATIONS] = self.late.ctypes.data
+        state[RELOCATION_COUNT] = len(self.late)
+        state[TABLE] = self.table.ctypes.data
+        state[BASES] = bases.ctypes.data
+        state[BUDGET] = SLICE_NS
+        state[SCRATCH] = scratch.address
+        state[SCRATCH_STRIDE] = stride
+
+    def run(self) -> None:
+        self.state[POOL] = pool().address
+        try:
+            while self._run(self.state_address):
+                pass
+        except BaseException:
+            self.state[PC] = 0
+            raise
+
+    def timings(self) -> list[tuple[str, int]]:
+        """Run record by record: (label, nanoseconds) of each, in the order they ran."""
+        self.state[POOL] = pool().address
+        self.state[BUDGET] = 0
+        times = []
+        try:
+            running = True
+            while running:
+                record = int(self.state[PC])
+                before = time.perf_counter_ns()
+                running = bool(self._run(self.state_address))
+                times.append((self.labels[record], time.perf_counter_ns() - before))
+        finally:
+            self.state[BUDGET] = SLICE_NS
+            self.state[PC] = 0
+        return times
