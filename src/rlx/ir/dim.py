@@ -328,7 +328,7 @@ def _substitute(atom: _Atom, bindings: Mapping[str, int | Dim]) -> int | Dim:
 
 
 def _collect(size: int | Dim, found: dict[_Symbol, None]) -> None:
-    for product, _ in _terms(size):
+    for product in _terms(size):
         for atom, _ in product:
             if isinstance(atom, _Symbol):
                 found[atom] = None
