@@ -17,6 +17,7 @@ from rlx.ir.graph import Graph as Graph
 from rlx.ir.graph import Node as Node
 from rlx.ir.graph import Parameter as Parameter
 from rlx.ir.graph import Value as Value
+from rlx.ir.interpret import interpret as interpret
 from rlx.ir.location import Location as Location
 from rlx.ir.op import REQUIRED as REQUIRED
 from rlx.ir.op import Op as Op
