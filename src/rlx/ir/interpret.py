@@ -23,7 +23,16 @@ from rlx.ir.specialize import bind_dims, input_dims, specialize
 from rlx.ir.types import type_of
 
 #: What NumPy, or a custom call, raises on its own account.
-_FOREIGN_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+_FOREIGN_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def interpret(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
