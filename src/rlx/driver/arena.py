@@ -1,12 +1,12 @@
 """Arenas: one allocation that holds every value of a program.
 
-Owner. The arena owns its bytes; the buffers it hands out are views that end with `close`. Bytes outlive `close` only under a
-reader that was there before (a NumPy view, an operation on a stream).
+Owner. The arena owns its bytes; the buffers it hands out are views that end with `close`. Bytes outlive `close` only
+under a reader that was there before (a NumPy view, an operation on a stream).
 Content. Fresh bytes are unknown, and a value's bytes are unknown until the program writes them.
-Debugging. In debug mode, bytes that belong to no value are red zone: they hold a pattern, and `check` raises RedZoneError
-where one was changed, naming the nearest value. Values start as poison, which reads as NaN or as a huge number; `poison`
-writes it again between runs. `rlx.driver.planner.plan_apart` makes plans with a red zone around every value. The planner's usual plans
-share bytes between values and leave few gaps, so they show little.
+Debugging. In debug mode, bytes that belong to no value are red zone: they hold a pattern, and `check` raises
+RedZoneError where one was changed, naming the nearest value. Values start as poison, which reads as NaN or as a huge
+number; `poison` writes it again between runs. `rlx.driver.planner.plan_apart` makes plans with a red zone around every
+value. The planner's usual plans share bytes between values and leave few gaps, so they show little.
 Threads. Any thread may call; `check` and `poison` must not run beside the program.
 """
 

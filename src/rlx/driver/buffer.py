@@ -1,9 +1,9 @@
 """Buffers: typed, shaped bytes that know where they live.
 
-Owner. A buffer made by `empty`, `from_numpy`, `from_dlpack`, `map_file`, `to` or `copy` holds its bytes; views made from
-it (`[...]`, `reshape`, `transpose`, `view`) share that hold. `free` ends the hold for the buffer and all its views at
-once: each later use of any of them raises BufferFreed. The bytes themselves end with their last reader: a NumPy array, a
-DLPack tensor or an operation on a stream that was made before `free` stays valid.
+Owner. A buffer made by `empty`, `from_numpy`, `from_dlpack`, `map_file`, `to` or `copy` holds its bytes; views made
+from it (`[...]`, `reshape`, `transpose`, `view`) share that hold. `free` ends the hold for the buffer and all its views
+at once: each later use of any of them raises BufferFreed. The bytes themselves end with their last reader: a NumPy
+array, a DLPack tensor or an operation on a stream that was made before `free` stays valid.
 Transfers. Bytes move between devices by `to` and `copy_from` and nothing else. Reading a device's memory as host memory
 raises NotHostMemory; it is never a silent copy.
 Writing. A buffer over a read-only array, tensor or file is read-only, and so is all that is made from it. Writing to it

@@ -59,8 +59,8 @@ def _sweep(plan: MemoryPlan, values: Sequence[Interval]) -> int:
             other = neighbour[2]
             if neighbour[0] < key[0] + value.size and key[0] < neighbour[0] + other.size:
                 raise PlanError(
-                    f"{other.name!r} in bytes [{neighbour[0]}, {neighbour[0] + other.size}) and {value.name!r} in bytes "
-                    f"[{key[0]}, {key[0] + value.size}) overlap, and both are alive at step {step}"
+                    f"{other.name!r} in bytes [{neighbour[0]}, {neighbour[0] + other.size}) and {value.name!r} in "
+                    f"bytes [{key[0]}, {key[0] + value.size}) overlap, and both are alive at step {step}"
                 )
         insort(alive, key, key=lambda entry: entry[:2])
         load += rounded

@@ -103,7 +103,7 @@ class _Owner:
 def export_tensor(tensor: Tensor, *, versioned: bool, copied: bool = False) -> object:
     """A capsule over the tensor's bytes.
 
-    Raises DLPackError for strides that are no multiple of the element, and where a legacy capsule cannot say what holds.
+    Raises DLPackError for strides that are no multiple of the element, and where a legacy capsule cannot say enough.
     """
     code, bits = _CODE_OF[tensor.dtype]
     padded = bits < 8 and tensor.dtype is not dtypes.bool_

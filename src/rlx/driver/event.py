@@ -1,11 +1,11 @@
 """Events: points in the work of a stream that anyone can wait for.
 
-An `Event` is recorded once, by `CommandStream.record`; it is reached when all work that was in the stream before it is done.
-To mark another point, make another event: a wait can then never mean two things. Waiting for an event that was not
-recorded yet raises EventError, so waits between streams always point back in time and cannot form a circle.
+An `Event` is recorded once, by `CommandStream.record`; it is reached when all work that was in the stream before it is
+done. To mark another point, make another event: a wait can then never mean two things. Waiting for an event that was
+not recorded yet raises EventError, so waits between streams always point back in time and cannot form a circle.
 
-Failure. Where work before the event failed, the event carries that failure: `query`, `wait`, and every stream that waits for
-it raise the same DeviceError, which names the operation that failed first.
+Failure. Where work before the event failed, the event carries that failure: `query`, `wait`, and every stream that
+waits for it raise the same DeviceError, which names the operation that failed first.
 Threads. Any thread may call anything; `wait` lets other threads run, and Ctrl-C interrupts it.
 Fork. In a forked child, events that were not reached at the fork have failed.
 """
@@ -60,7 +60,7 @@ class Event:
 
     @property
     def time_ns(self) -> int:
-        """When it was reached, by `time.perf_counter_ns`. Raises EventError before that, or the DeviceError it carries."""
+        """When it was reached, by `time.perf_counter_ns`. Raises EventError before, or the DeviceError it carries."""
         if not self.query():
             raise EventError(f"event {self.name!r} is not reached yet, so it has no time")
         return self._reached_ns

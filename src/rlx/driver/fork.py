@@ -1,8 +1,8 @@
 """What a forked child must make anew: locks, and threads that only the parent has.
 
-A lock that another thread held at the moment of the fork stays held in the child for ever, and no thread but the forking
-one exists there. An object that owns a lock registers itself with `renew_in_child`, which calls its `renew` at once
-and again in each child, before any other Python code runs there. Registration is weak: it keeps nothing alive.
+A lock that another thread held at the moment of the fork stays held in the child for ever, and no thread but the
+forking one exists there. An object that owns a lock registers itself with `renew_in_child`, which calls its `renew` at
+once and again in each child, before any other Python code runs there. Registration is weak: it keeps nothing alive.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Handles: named device memory that outlives runs.
 
-A `BufferHandle` holds state that programs update in place: a cache of keys and values, a recurrent network's state. Its address
-never changes, so it can be bound when a program is compiled.
+A `BufferHandle` holds state that programs update in place: a cache of keys and values, a recurrent network's state. Its
+address never changes, so it can be bound when a program is compiled.
 
 Owner. The handle owns its bytes; `buffer` is a view that ends with `close`.
 Versions. `version` grows with each `write`, `reset` and `mark_updated`; whoever keeps a copy can see that it is old.
-Ordering. `read`, `write` and `reset` happen on the calling thread, at once: order them with the streams that use the state.
+Ordering. `read`, `write` and `reset` happen on the calling thread, at once: order them with the streams that use the
+state.
 Threads. Any thread may call anything; two that change one handle must agree on an order.
 """
 

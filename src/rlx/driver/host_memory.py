@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rlx.driver.layout import array_at
+
 HUGE_PAGE = 2 << 20
 _MAPPED = 1 << 20  # allocations from this size on are mappings
 
@@ -54,8 +56,8 @@ class HostMemory:
         if len(set(pattern)) == 1:
             ctypes.memset(destination, pattern[0], len(pattern) * count)
             return
-        target = (ctypes.c_char * (len(pattern) * count)).from_address(destination)
-        np.frombuffer(target, dtype=f"V{len(pattern)}")[:] = np.frombuffer(pattern, dtype=f"V{len(pattern)}")
+        element = np.frombuffer(pattern, np.dtype((np.void, len(pattern))))
+        array_at(destination, (count,), (len(pattern),), element.dtype)[:] = element
 
 
 def _map(nbytes: int) -> tuple[mmap.mmap, int]:

@@ -8,13 +8,14 @@ well as one of the host's. `layout_of` takes the result apart again. Only host a
 from __future__ import annotations
 
 import math
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
 
 Strides = tuple[int, ...]
 #: What an axis may be indexed with: views only, never a copy.
-Index = int | slice | type(Ellipsis) | None
+Index = int | slice | EllipsisType | None
 
 
 class _Span:
@@ -45,7 +46,7 @@ def array_at(
 
 
 def type_string(dtype: np.dtype) -> str:
-    """How the array protocol names a dtype; those of ml_dtypes, which it does not know, are raw bytes of their width."""
+    """How the array protocol names a dtype; those of ml_dtypes, unknown to it, are raw bytes of their width."""
     return dtype.str if dtype.isbuiltin == 1 else f"|V{dtype.itemsize}"
 
 

@@ -1,13 +1,12 @@
 """Memory plans: one arena, an offset a value.
 
-The planner knows lifetimes and sizes, no graph. Plans are deterministic: the same values in the same order give the same
-plan, on any machine. `rlx.driver.certificate` checks a plan without trusting any of this.
+The planner knows lifetimes and sizes, no graph. Plans are deterministic: the same values in the same order give the
+same plan, on any machine. `rlx.driver.certificate` checks a plan without trusting any of this.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,36 +51,35 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64) -> MemoryPla
     values: half-open lifetimes [start, end) in schedule steps, sizes in bytes; zero-sized values are allowed.
     alignment: bytes, a power of two; every offset is a multiple of it.
 
-    The plan's `ratio` is its size over `lower_bound`, the largest sum of sizes alive at one step; 1.0 cannot be improved.
+    The plan's `ratio` is its size over `lower_bound`, the largest sum of sizes alive at one step; 1.0 cannot be
+    improved.
     Raises PlanError for a negative size, an empty lifetime or a name given twice, naming the value.
 
-    Method: greedy placement at the lowest free offset in several orders (Pisarchyk & Lee 2020; Moffitt, MiniMalloc,
-    ASPLOS 2023, for the static orders), keeping the smallest; it stops at the lower bound, or when the orders tried have
-    looked at `_WORK` pairs of values, so that large programs get fewer orders, not long waits.
+    Method: stack the values bottom up. The next one is always one whose lowest possible offset, on top of what is there
+    already, is lowest; eight rules break ties, and the smallest arena wins. (Offsets so reached are the canonical ones
+    of Moffitt, MiniMalloc, ASPLOS 2023. Greedy orders with gap filling, as in Pisarchyk & Lee 2020, come out larger on
+    that paper's instances.) A rule takes O(n^2) steps of NumPy; large plans try fewer rules.
     """
     _check(values, alignment)
-    sizes = [_round_up(v.size, alignment) for v in values]
-    placed = [i for i, size in enumerate(sizes) if size]
-    bound, pressure = _load([values[i] for i in placed], [sizes[i] for i in placed])
-    conflicts = _conflicts([values[i] for i in placed])
-    spans = [(sizes[i], values[i].end - values[i].start, values[i].start) for i in placed]
-    best: list[int] = []
+    placed = [v for v in values if v.size]
+    units = np.array([_round_up(v.size, alignment) // alignment for v in placed], np.int64)
+    bound, busiest = _load(placed, units)
+    best = np.zeros(len(placed), np.int64)
     height = 0
-    pairs = sum(map(len, conflicts))
-    work = 0
-    for order in _orders(spans, pressure):
-        offsets, top = _place(order, [s[0] for s in spans], conflicts)
-        if not best or top < height:
+    stack = _Stack(placed, units)
+    for rule in _RULES[: max(2, _STEPS // max(len(placed), 1))] if placed else ():
+        offsets = stack.by(sorted(range(len(placed)), key=lambda i: rule(placed[i], busiest[i])))
+        top = int((offsets + units).max())
+        if not height or top < height:
             best, height = offsets, top
-        work += pairs
-        if height == bound or work > _WORK:
+        if height == bound:
             break
-    where = dict(zip(placed, best, strict=True))
+    where = {v.name: int(offset) * alignment for v, offset in zip(placed, best, strict=True)}
     return MemoryPlan(
-        offsets={v.name: where.get(i, 0) for i, v in enumerate(values)},
+        offsets={v.name: where.get(v.name, 0) for v in values},
         sizes={v.name: v.size for v in values},
-        size=height,
-        lower_bound=bound,
+        size=height * alignment,
+        lower_bound=bound * alignment,
         alignment=alignment,
     )
 
@@ -98,11 +96,58 @@ def plan_apart(values: Sequence[Interval], *, alignment: int = 64, red_zone: int
         offsets[value.name] = _round_up(end + red_zone, alignment)
         end = offsets[value.name] + value.size
     sizes = {v.name: v.size for v in values}
-    bound, _ = _load(values, [_round_up(v.size, alignment) for v in values])
+    bound, _ = _load(values, np.array([_round_up(v.size, alignment) for v in values], np.int64))
     return MemoryPlan(offsets, sizes, _round_up(end + red_zone, alignment), bound, alignment)
 
 
-_WORK = 200_000
+#: Rules that break ties, given a value and the largest load in its life: smaller comes first. Often best first.
+_RULES: tuple[Callable[[Interval, int], tuple[int, ...]], ...] = (
+    lambda v, load: (-load, v.start),
+    lambda v, load: (-load, v.start - v.end, -v.size),
+    lambda v, _: (-v.end, v.start),
+    lambda v, _: (v.start, -v.end),
+    lambda v, load: (-load, -v.end),
+    lambda v, load: (-load, (v.start - v.end) * v.size),
+    lambda v, _: (v.start - v.end, -v.size),
+    lambda v, _: ((v.start - v.end) * v.size,),
+)
+_STEPS = 6000  # values placed, over all rules: some 40 ms
+
+
+class _Stack:
+    """Stacking of one set of values. Values are kept by start, so that those which meet one lie in a short range."""
+
+    def __init__(self, values: Sequence[Interval], units: np.ndarray) -> None:
+        self.order = np.array(sorted(range(len(values)), key=lambda i: values[i].start), np.int64)
+        starts = np.array([v.start for v in values], np.int64)[self.order]
+        self.ends = np.array([v.end for v in values], np.int64)[self.order]
+        self.starts = starts.tolist()
+        self.units = units[self.order].tolist()
+        # all that meet i lie in [first[i], last[i]): before it nothing lives on, after it all start later
+        self.first = np.searchsorted(np.maximum.accumulate(self.ends), starts, side="right").tolist()
+        self.last = np.searchsorted(starts, self.ends, side="left").tolist()
+
+    def by(self, preference: Sequence[int]) -> np.ndarray:
+        """Offsets, in the values' own order. preference: the values, the one to take first among equals first."""
+        count = len(preference)
+        rank = np.empty(count, np.int64)
+        rank[np.array(preference, np.int64)] = np.arange(count)
+        rank = rank[self.order]
+        floor = rank.copy()  # (lowest possible offset) * count + rank: one minimum finds offset and rank
+        offsets = np.empty(count, np.int64)
+        for _ in range(count):
+            i = int(floor.argmin())
+            offset = int(floor[i]) // count
+            offsets[self.order[i]] = offset
+            first, last = self.first[i], self.last[i]
+            near = floor[first:last]
+            raised = rank[first:last] + (offset + self.units[i]) * count
+            np.maximum(near, raised, out=near, where=self.ends[first:last] > self.starts[i])
+            floor[i] = _PLACED
+        return offsets
+
+
+_PLACED = np.iinfo(np.int64).max
 
 
 def _round_up(size: int, alignment: int) -> int:
@@ -123,61 +168,16 @@ def _check(values: Sequence[Interval], alignment: int) -> None:
         seen.add(value.name)
 
 
-def _load(values: Sequence[Interval], sizes: Sequence[int]) -> tuple[int, list[int]]:
+def _load(values: Sequence[Interval], sizes: np.ndarray) -> tuple[int, list[int]]:
     """The largest sum of sizes alive at one step, and for each value the largest during its life."""
     if not values:
         return 0, []
-    starts = np.array([v.start for v in values])
-    ends = np.array([v.end for v in values])
+    starts = np.array([v.start for v in values], np.int64)
+    ends = np.array([v.end for v in values], np.int64)
     steps = np.unique(np.concatenate([starts, ends]))
     change = np.zeros(len(steps), np.int64)
     first, last = np.searchsorted(steps, starts), np.searchsorted(steps, ends)
     np.add.at(change, first, sizes)
     np.subtract.at(change, last, sizes)
     load = np.cumsum(change)
-    return int(load.max()), [int(load[a:b].max()) for a, b in zip(first, last, strict=True)]
-
-
-def _conflicts(values: Sequence[Interval]) -> list[list[int]]:
-    """For each value, the values alive at some step of its life."""
-    order = sorted(range(len(values)), key=lambda i: values[i].start)
-    starts = [values[i].start for i in order]
-    found: list[list[int]] = [[] for _ in values]
-    for rank, i in enumerate(order):
-        later = order[rank + 1 : bisect_left(starts, values[i].end, rank + 1)]
-        found[i] += later
-        for j in later:
-            found[j].append(i)
-    return found
-
-
-def _orders(spans: Sequence[tuple[int, int, int]], pressure: Sequence[int]) -> list[list[int]]:
-    """Static orders, the most often best first. spans: (size, length, start)."""
-    keys = [
-        lambda i: (-pressure[i], -spans[i][0], -spans[i][1]),
-        lambda i: (-spans[i][0], -spans[i][1]),
-        lambda i: (-spans[i][0] * spans[i][1], -spans[i][0]),
-        lambda i: (-pressure[i], -spans[i][1], -spans[i][0]),
-        lambda i: (-spans[i][1], -spans[i][0] * spans[i][1]),
-        lambda i: (spans[i][2], -spans[i][0]),
-        lambda i: (-pressure[i], -spans[i][0] * spans[i][1]),
-        lambda i: (-spans[i][2] - spans[i][1], -spans[i][0]),
-    ]
-    return [sorted(range(len(spans)), key=key) for key in keys]
-
-
-def _place(order: Sequence[int], sizes: Sequence[int], conflicts: Sequence[Sequence[int]]) -> tuple[list[int], int]:
-    """Each value in turn at the lowest offset free of its conflicts: offsets, and the arena's size."""
-    offsets = [-1] * len(sizes)
-    top = 0
-    for i in order:
-        size = sizes[i]
-        low = 0
-        for start, end in sorted([(offsets[j], offsets[j] + sizes[j]) for j in conflicts[i] if offsets[j] >= 0]):
-            if start - low >= size:
-                break
-            if end > low:
-                low = end
-        offsets[i] = low
-        top = max(top, low + size)
-    return offsets, top
+    return int(load.max()), [int(load[a:b].max()) for a, b in zip(first.tolist(), last.tolist(), strict=True)]

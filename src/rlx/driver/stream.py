@@ -4,15 +4,15 @@ Ordering. Operations of one stream run one after the other, in the order in whic
 streams are ordered only by `record` and `wait`. Enqueuing returns at once.
 Owner. A stream keeps what its pending operations touch: `Buffer.free` after enqueuing is safe, the bytes end when the
 operation is done.
-Failure. The first operation that fails stops the stream: what is behind it does not run, events recorded behind it fail, and
-each later wait (`synchronize`, `Event.wait`, another stream's) raises the same DeviceError, which names that operation and
-has its exception as `__cause__`. `reset` makes the stream usable again. An operation given to `run_now` reports to its
-caller alone, with its own exception.
+Failure. The first operation that fails stops the stream: what is behind it does not run, events recorded behind it
+fail, and each later wait (`synchronize`, `Event.wait`, another stream's) raises the same DeviceError, which names that
+operation and has its exception as `__cause__`. `reset` makes the stream usable again. An operation given to `run_now`
+reports to its caller alone, with its own exception.
 Threads. Any thread may call anything. A worker thread starts with the first operation that is not run at once, never at
 import, and sleeps while the stream is idle. Operations run on that thread, or on the caller's (`run_now`).
 Fork. A forked child has an idle stream; work that was pending has failed there, and goes on in the parent.
-Lifetime. A stream that nobody holds ends after its pending work. At interpreter exit pending work is dropped: `synchronize`
-first.
+Lifetime. A stream that nobody holds ends after its pending work. At interpreter exit pending work is dropped:
+`synchronize` first.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class CommandStream:
 
         name: as a failure tells it; the work's own where empty. Raises BufferFreed, DeviceError after `close`.
         """
-        call: Work = getattr(work, "run", work)  # isinstance with a protocol takes 10 us
+        call = _call_of(work)
         reads, writes = [b.retain() for b in inputs], [b.retain() for b in outputs]
         self._queue.put(_Operation(name or _name_of(work), lambda: call(reads, writes)))
 
@@ -148,7 +148,7 @@ class CommandStream:
         self._queue.put(_Operation(f"fill of {buffer.type}", lambda: target.fill(value)))
 
     def record(self, event: Event) -> Event:
-        """Put the event behind all that was enqueued; it is returned. Raises EventError where it was recorded before."""
+        """Put the event behind all that was enqueued, and return it. Raises EventError where it was recorded before."""
         event.begin()
         queue = self._queue
         with queue.lock:
@@ -172,16 +172,17 @@ class CommandStream:
         The work's exception is raised as it is, and does not fail the stream. Raises DeviceError where the stream has
         failed, BufferFreed.
         """
-        call: Work = getattr(work, "run", work)  # isinstance with a protocol takes 10 us
+        call = _call_of(work)
         queue = self._queue
         with queue.lock:
-            direct = queue.idle and queue.failure is None and not queue.closed
-            queue.direct |= direct
-        if not direct:
+            behind = queue.working or queue.direct or queue.pending or queue.failure or queue.closed
+            if not behind:
+                queue.direct = True
+        if behind:
             self._run_behind(call, inputs, outputs)
             return
         try:
-            holds = [b.block for b in inputs], [b.block for b in outputs]  # noqa: F841  # against free() meanwhile
+            holds = [b.block for b in (*inputs, *outputs)]  # noqa: F841  # against free() meanwhile
             call(inputs, outputs)
         finally:
             with queue.lock:
@@ -240,6 +241,10 @@ class CommandStream:
 
     def __repr__(self) -> str:
         return f"<CommandStream {self.name}{'' if self.idle else ', busy'}{', failed' if self._queue.failure else ''}>"
+
+
+def _call_of(work: Work | Executable) -> Work:
+    return getattr(work, "run", None) or work  # type: ignore[return-value]  # asking the protocol takes 10 us
 
 
 def _name_of(work: object) -> str:
