@@ -45,7 +45,7 @@ def load(path: str | os.PathLike[str]) -> Model | Graph:
 
 def _load_directory(place: Path) -> Model:
     if (place / "config.json").is_file():
-        return _frontend("huggingface", "hf").load_huggingface(place)
+        return _frontend("huggingface", "text").load_huggingface(place)
     models = sorted(p.name for p in place.glob("*.onnx"))
     raise NotAModel(
         f"directory {str(place)!r} has no config.json, so it is not a Hugging Face model",

@@ -9,6 +9,7 @@ from rlx.frontends.onnx import (
     pooling,
     recurrent,
     reduce,
+    resize,
     shape,
 )
 from rlx.frontends.onnx.model import OnnxModel, load_onnx
@@ -16,5 +17,5 @@ from rlx.frontends.onnx.site import handlers
 
 __all__ = [
     "OnnxModel", "control", "elementwise", "handlers", "indexing", "linear", "load_onnx", "normalization", "pooling",
-    "recurrent", "reduce", "shape",
+    "recurrent", "reduce", "resize", "shape",
 ]  # fmt: skip

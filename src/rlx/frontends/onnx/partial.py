@@ -76,7 +76,7 @@ class PartialBuilder(GraphBuilder):
         types = record.infer(ops.Call(tuple(v.type for v in inputs), full, tuple(regions)))
         if foldable and record.evaluate is not None and all(t.elements <= FOLD_LIMIT for t in types):
             with np.errstate(all="ignore"):
-                arrays = record.evaluate([a for a in known if a is not None], full, _no_regions)
+                arrays = record.evaluate([a for a in known if a is not None], full, _NO_REGIONS)
             return tuple(self.literal(np.asarray(a)) for a in arrays)
         for value in inputs:
             self.write(value)
@@ -132,4 +132,7 @@ class PartialBuilder(GraphBuilder):
 
 
 def _no_regions(graph: Graph, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    raise AssertionError(f"folded ops have no regions, asked to run {graph.name!r}")  # foldable has made sure
+    raise AssertionError(f"folded ops have no regions, asked to run {graph.name!r}")  # `foldable` has made sure
+
+
+_NO_REGIONS = ops.RunRegion((), _no_regions)
