@@ -128,7 +128,7 @@ class _Run:
             return record.evaluate(arrays, node.attrs, ops.RunRegion(node.regions, self.graph))
         body = self._bodies.get(node)
         if body is None:
-            body = self._bodies[node] = expand_node(node)
+            body = self._bodies[node] = _body(node)
         return self.graph(body, arrays)
 
     def _last_uses(self, graph: Graph) -> list[tuple[Value, ...]]:
@@ -146,12 +146,8 @@ class _Run:
         return found
 
 
-def expand_node(node: Node) -> Graph:
-    """The body of a composite node as a graph of its own: inputs as the node's, outputs as the node's."""
-    record = ops.get(node.op)
-    if record.expand is None:
-        raise InterpretError(f"op {node.op!r} is a primitive, it has no body")
+def _body(node: Node) -> Graph:
+    """The body of a composite node as a graph: inputs as the node's, outputs as the node's."""
     builder = GraphBuilder(node.op)
     values = tuple(builder.input(f"operand{i}", v.type) for i, v in enumerate(node.inputs))
-    with builder.at(node.location):
-        return builder.build(list(record.expand(builder, values, node.attrs)))
+    return builder.build(list(ops.expand(builder, node, values)))

@@ -5,6 +5,7 @@ from rlx.ir.ops import (
     control_flow,
     conv,
     convert,
+    creation,
     cumulative,
     custom,
     dot,
@@ -15,6 +16,7 @@ from rlx.ir.ops import (
     random,
     reduce,
     shape,
+    slicing,
     sort,
     window,
 )
@@ -24,6 +26,7 @@ __all__ = [
     "control_flow",
     "conv",
     "convert",
+    "creation",
     "cumulative",
     "custom",
     "dot",
@@ -34,6 +37,7 @@ __all__ = [
     "random",
     "reduce",
     "shape",
+    "slicing",
     "sort",
     "window",
 ]

@@ -14,7 +14,6 @@ from rlx.ir.dtypes import DType, f32, from_numpy
 from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
 from rlx.ir.ops import sampling
 from rlx.ir.ops.dot import matmul
-from rlx.ir.ops.shape import pad_array
 from rlx.ir.ops.signature import (
     NUMERIC,
     ints,
@@ -25,6 +24,7 @@ from rlx.ir.ops.signature import (
     require_same_dtype,
     whole,
 )
+from rlx.ir.ops.slicing import pad_array
 from rlx.ir.ops.window import window_count, windows
 from rlx.ir.types import TensorType
 

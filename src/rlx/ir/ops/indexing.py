@@ -24,7 +24,6 @@ from rlx.ir.ops.signature import (
     require,
     require_dtype,
     require_fits,
-    require_same_dtype,
     sizes,
     without,
 )

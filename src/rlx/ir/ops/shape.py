@@ -1,4 +1,4 @@
-"""Making, copying and rearranging tensors without arithmetic on their elements.
+"""Repeating, rearranging and joining tensors without arithmetic on their elements.
 
 `evaluate` may return views of its operands; nobody writes through them.
 """
@@ -10,96 +10,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rlx.errors import IRError
-from rlx.ir.dtypes import ALL, DType, bf16, f32, i8, i32, i64
+from rlx.ir.dtypes import ALL, bf16, f32, i8, i64
 from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
 from rlx.ir.ops import sampling
-from rlx.ir.ops.convert import convert_array
 from rlx.ir.ops.signature import (
-    NUMERIC,
     at_least,
     dimension,
     dimensions,
-    dtype,
-    ints,
     operands,
     require,
-    require_fits,
     require_same_dtype,
-    require_scalar,
     sizes,
 )
-from rlx.ir.types import Shape, Size, TensorType, type_of
-
-# -- constant ------------------------------------------------------------------------------------------------------
-
-
-def _constant_infer(call: Call) -> tuple[TensorType, ...]:
-    operands("constant", call, 0)
-    value = call.attrs["value"]
-    require(isinstance(value, np.ndarray), f"constant: value must be an array, got {value!r}")
-    try:
-        return (type_of(value),)
-    except IRError as error:
-        require(False, f"constant: {error.message}", error.hint)
-        raise
-
-
-def _constant(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
-    return (attrs["value"],)
-
-
-def _constant_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for d in ALL:
-        yield Sample((), {"value": sampling.edges(d)})
-    for shape in sampling.SHAPES:
-        yield Sample((), {"value": sampling.random(rng, shape, f32)})
-
-
-register(
-    Op(
-        "constant",
-        "The array `value`, part of the program.",
-        _constant_infer,
-        attrs={"value": REQUIRED},
-        evaluate=_constant,
-        samples=_constant_samples,
-    )
-)
-
-# -- iota ----------------------------------------------------------------------------------------------------------
-
-
-def _iota_infer(call: Call) -> tuple[TensorType, ...]:
-    operands("iota", call, 0)
-    shape = sizes("iota", call.attrs, "shape")
-    dimension("iota", call.attrs, len(shape))
-    return (TensorType(shape, dtype("iota", call.attrs, NUMERIC)),)
-
-
-def _iota(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
-    shape, axis = attrs["shape"], attrs["dimension"]
-    counted = convert_array(np.arange(shape[axis], dtype=np.int64), attrs["dtype"])
-    return (np.broadcast_to(counted.reshape(-1, *[1] * (len(shape) - axis - 1)), shape),)
-
-
-def _iota_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for d in NUMERIC:
-        yield Sample((), {"shape": (3, 19), "dimension": 1, "dtype": d})
-    for shape in ((7,), (1,), (0, 3), (2, 3, 5)):
-        yield Sample((), {"shape": shape, "dimension": 0, "dtype": i32})
-
-
-register(
-    Op(
-        "iota",
-        "0, 1, 2, ... along `dimension` of a tensor of `shape`, each converted to dtype.",
-        _iota_infer,
-        attrs={"shape": REQUIRED, "dimension": REQUIRED, "dtype": REQUIRED},
-        evaluate=_iota,
-        samples=_iota_samples,
-    )
-)
+from rlx.ir.types import Shape, Size, TensorType
 
 # -- broadcast_in_dim ----------------------------------------------------------------------------------------------
 
@@ -245,121 +168,6 @@ register(
         attrs={"dimensions": REQUIRED},
         evaluate=_rev,
         samples=_rev_samples,
-    )
-)
-
-# -- slice ---------------------------------------------------------------------------------------------------------
-
-
-def _slice_infer(call: Call) -> tuple[TensorType, ...]:
-    (x,) = operands("slice", call, 1)
-    starts = sizes("slice", call.attrs, "starts", x.rank)
-    limits = sizes("slice", call.attrs, "limits", x.rank)
-    strides = ints("slice", call.attrs, "strides", x.rank)
-    shape = []
-    for i, (start, limit, stride) in enumerate(zip(starts, limits, strides, strict=True)):
-        require(stride >= 1, f"slice: stride {stride} of dimension {i} must be at least 1")
-        require_fits("slice", f"limit of dimension {i}", limit, x.shape[i])
-        ordered = not (isinstance(start, int) and isinstance(limit, int)) or start <= limit
-        require(ordered, f"slice: start {start} of dimension {i} is beyond its limit {limit}")
-        shape.append(limit - start if stride == 1 else (limit - start + stride - 1) // stride)
-    return (TensorType(tuple(shape), x.dtype),)
-
-
-def _slice(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
-    ranges = zip(attrs["starts"], attrs["limits"], attrs["strides"], strict=True)
-    return (np.asarray(arrays[0][tuple(slice(*r) for r in ranges)]),)
-
-
-def _slice_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    for d in ALL:
-        yield Sample((sampling.random(rng, (5, 19), d),), {"starts": (1, 2), "limits": (4, 17), "strides": (1, 3)})
-    for shape, starts, limits, strides in (
-        ((), (), (), ()), ((7,), (0,), (7,), (1,)), ((7,), (3,), (3,), (2,)), ((2, 3, 5), (0, 1, 0), (2, 3, 5), (1, 1, 1)),
-        ((0, 3), (0, 0), (0, 2), (1, 1)), ((9,), (1,), (9,), (4,)),
-    ):  # fmt: skip
-        yield Sample((sampling.random(rng, shape, f32),), {"starts": starts, "limits": limits, "strides": strides})
-
-
-register(
-    Op(
-        "slice",
-        "Elements starts[i], starts[i] + strides[i], ... below limits[i] along each dimension i.",
-        _slice_infer,
-        attrs={"starts": REQUIRED, "limits": REQUIRED, "strides": REQUIRED},
-        evaluate=_slice,
-        samples=_slice_samples,
-    )
-)
-
-# -- pad -----------------------------------------------------------------------------------------------------------
-
-
-def _pad_infer(call: Call) -> tuple[TensorType, ...]:
-    x, value = operands("pad", call, 2)
-    require_same_dtype("pad", (x, value))
-    require_scalar("pad", 1, value)
-    low, high = (ints("pad", call.attrs, name, x.rank) for name in ("low", "high"))
-    interior = ints("pad", call.attrs, "interior", x.rank)
-    shape = []
-    for i, d in enumerate(x.shape):
-        require(interior[i] >= 0, f"pad: interior {interior[i]} of dimension {i} is negative")
-        spread = d if interior[i] == 0 or d == 0 else d + (d - 1) * interior[i]
-        size = spread + low[i] + high[i]
-        require(
-            not isinstance(size, int) or size >= 0,
-            f"pad: low {low[i]} and high {high[i]} cut more from dimension {i} of {x} than its {spread} elements",
-        )
-        shape.append(size)
-    return (TensorType(tuple(shape), x.dtype),)
-
-
-def pad_array(
-    x: np.ndarray, value: np.ndarray | np.generic, low: Sequence[int], high: Sequence[int], interior: Sequence[int]
-) -> np.ndarray:
-    """`x` padded with `value` as `pad` says: `interior` elements between neighbours, then the edges, negative ones cut."""
-    spread = [d + max(d - 1, 0) * n for d, n in zip(x.shape, interior, strict=True)]
-    out = np.full([s + lo + hi for s, lo, hi in zip(spread, low, high, strict=True)], value, x.dtype)
-    into, taken = [], []
-    for d, lo, n, size in zip(x.shape, low, interior, out.shape, strict=True):
-        step = n + 1
-        first = max(0, -(lo // step)) if lo < 0 else 0
-        last = min(d, max(first, -((lo - size) // step)))
-        taken.append(slice(first, last))
-        start = lo + first * step
-        into.append(slice(start, start + (last - first - 1) * step + 1, step) if last > first else slice(0, 0))
-    out[tuple(into)] = x[tuple(taken)]
-    return out
-
-
-def _pad(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
-    return (pad_array(arrays[0], arrays[1], attrs["low"], attrs["high"], attrs["interior"]),)
-
-
-def _pad_samples(rng: np.random.Generator) -> Iterator[Sample]:
-    def sample(shape: tuple[int, ...], d: DType, low: tuple, high: tuple, interior: tuple) -> Sample:
-        arrays = (sampling.random(rng, shape, d), sampling.random(rng, (), d))
-        return Sample(arrays, {"low": low, "high": high, "interior": interior})
-
-    for d in ALL:
-        yield sample((3, 7), d, (1, 0), (2, 3), (0, 1))
-    for shape, low, high, interior in (
-        ((), (), (), ()), ((7,), (-2,), (-3,), (0,)), ((7,), (-3,), (2,), (2,)), ((7,), (2,), (-4,), (1,)),
-        ((0, 3), (1, 0), (1, 0), (2, 0)), ((1,), (0,), (0,), (5,)), ((3,), (-3,), (0,), (0,)), ((2, 3, 5), (0, 1, 2), (1, 0, 0), (0, 0, 0)),
-        ((4,), (-1,), (-1,), (3,)),
-    ):  # fmt: skip
-        yield sample(shape, f32, low, high, interior)
-
-
-register(
-    Op(
-        "pad",
-        "x with the scalar padding_value around it and between elements: pad(x, padding_value); low[i] and high[i] are"
-        " added at the ends of dimension i (cut, where negative), interior[i] between neighbours.",
-        _pad_infer,
-        attrs={"low": REQUIRED, "high": REQUIRED, "interior": REQUIRED},
-        evaluate=_pad,
-        samples=_pad_samples,
     )
 )
 

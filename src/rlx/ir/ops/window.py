@@ -15,8 +15,8 @@ from rlx.ir.dtypes import DType, f32
 from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.reduce import reduce_max, reduce_min, reduce_sum
-from rlx.ir.ops.shape import pad_array
 from rlx.ir.ops.signature import NUMERIC, ORDERED, ints, operands, pairs, require, require_dtype
+from rlx.ir.ops.slicing import pad_array
 from rlx.ir.types import Size, TensorType
 
 
