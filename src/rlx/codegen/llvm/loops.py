@@ -1,0 +1,265 @@
+"""Loop kernels: the grid, loops, vector loops, variables and branches.
+
+A vector loop runs a full vector of lanes at a time, `unroll` vectors in one turn. What is left over runs in vectors with
+a mask, on targets that mask loads and stores, and element by element elsewhere. Each of these is the same code on other
+values, and no product fuses with a sum except where an accumulation says so, so that an element's result does not depend
+on where in the loop it stood.
+
+Accumulation across a vector loop goes to `unroll` vectors of partial results, combined at the end: pairwise, then lanes
+in a tree, then with the variable's value before. That order depends on the kernel and the target alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from llvmlite import ir
+
+from rlx.codegen.kernel import (
+    Accumulate,
+    Apply,
+    Assign,
+    Declare,
+    Expr,
+    If,
+    Let,
+    Local,
+    Loop,
+    LoopKernel,
+    Stmt,
+    Store,
+    Var,
+    While,
+)
+from rlx.codegen.llvm.body import Accumulation, accumulations, choose_lanes, is_vectorizable, memory_bits
+from rlx.codegen.llvm.frame import Cell
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64, Value, constant, dtype_constant
+from rlx.errors import UnsupportedKernel
+from rlx.ir import dtypes
+from rlx.ir.ops import precision
+
+
+def emit_loop_kernel(f: FunctionEmitter, kernel: LoopKernel) -> None:
+    """The whole body of `kernel`, for grid indices from f.begin to f.end."""
+    with f.loop(f.begin, f.end) as index:
+        f.frame.env[kernel.index.name] = index
+        _body(f, kernel.body)
+
+
+def _body(f: FunctionEmitter, body: Sequence[Stmt]) -> None:
+    for stmt in body:
+        _statement(f, stmt)
+
+
+def _statement(f: FunctionEmitter, stmt: Stmt) -> None:
+    match stmt:
+        case Let():
+            f.bind(stmt.var, stmt.value)
+        case Store():
+            f.emit_store(stmt)
+        case Loop():
+            _loop(f, stmt)
+        case Declare():
+            _declare(f, stmt)
+        case Assign():
+            _set(f, stmt.var, f.splat_value(f.value(stmt.value), f.frame.lanes))
+        case Accumulate():
+            _accumulate(f, stmt)
+        case If():
+            _if(f, stmt)
+        case While():
+            _while(f, stmt)
+        case Local():
+            f.pointers[stmt.memory.name] = f.local_memory(stmt.memory, stmt.elements)
+            f.mutable_memories |= {stmt.memory.name}
+
+
+# -- variables -----------------------------------------------------------------------------------------------------
+
+
+def _declare(f: FunctionEmitter, stmt: Declare) -> None:
+    f.frame.env[stmt.var.name] = f.cell(f.splat_value(f.value(stmt.init), f.frame.lanes))
+    f.frame.definitions.pop(stmt.var.name, None)
+    if f.frame.lanes > 1:
+        f.frame.varying |= {stmt.var.name}
+
+
+def _cell(f: FunctionEmitter, var: Var) -> Cell:
+    cell = f.frame.env.get(var.name)
+    if not isinstance(cell, Cell):
+        raise UnsupportedKernel(f"{var.name!r} is set but was not declared", where=f"kernel {f.kernel.label!r}")
+    return cell
+
+
+def _set(f: FunctionEmitter, var: Var, value: Value) -> None:
+    f.write_cell(_cell(f, var), value)
+    f.frame.forget(f.dependencies, variable=var.name)
+
+
+def _accumulate(f: FunctionEmitter, stmt: Accumulate) -> None:
+    cell = _cell(f, stmt.var)
+    before = f.read_cell(cell)
+    after = _combined(f, stmt, before)
+    active = f.frame.active
+    if active is not None and stmt.var.name in f.frame.partial:
+        after = f.select(active, after, before)
+    _set(f, stmt.var, after)
+
+
+def _combined(f: FunctionEmitter, stmt: Accumulate, before: Value) -> Value:
+    lanes = f.frame.lanes
+    value = stmt.value
+    fuses = stmt.op == "add" and stmt.var.dtype in (dtypes.f32, dtypes.f64) and f.target.has_fma
+    if fuses and isinstance(value, Apply) and value.op == "mul":
+        a, b = (f.splat_value(f.value(x), lanes) for x in value.args)
+        return f.fma(a, b, before)
+    return f.apply(stmt.op, [before, f.splat_value(f.value(value), lanes)], stmt.var.dtype)
+
+
+# -- loops ---------------------------------------------------------------------------------------------------------
+
+
+def _loop(f: FunctionEmitter, loop: Loop) -> None:
+    extent = f.index_value(loop.extent)
+    if f.varies(loop.extent):
+        raise UnsupportedKernel("a loop's extent differs between lanes", where=f"kernel {f.kernel.label!r}")
+    if loop.kind == "vector" and f.frame.lanes == 1 and is_vectorizable(loop.body):
+        lanes = choose_lanes(loop, f.target, extent.constant if type(extent) is ir.Constant else None)
+        if lanes > 1:
+            _vector_loop(f, loop, extent, lanes)
+            return
+    if loop.kind == "unrolled" and type(extent) is ir.Constant:
+        for turn in range(extent.constant):
+            with f.scope():
+                f.frame.env[loop.var.name] = I64(turn)
+                _body(f, loop.body)
+        return
+    with f.loop(I64(0), extent) as index:
+        f.frame.env[loop.var.name] = index
+        _body(f, loop.body)
+
+
+def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -> None:
+    unroll = max(1, loop.unroll)
+    crossing = accumulations(loop.body)
+    if type(extent) is ir.Constant:
+        unroll = max(1, min(unroll, extent.constant // lanes))
+    partials = [
+        {a.var.name: f.cell(f.splat_value(_identity(a), lanes)) for a in crossing} for _ in range(unroll)
+    ]
+    full = _whole_part(f, extent, unroll * lanes)
+    if not _is_zero(full):
+        with f.loop(I64(0), full, unroll * lanes) as index:
+            for turn in range(unroll):
+                start = f.integer_add(index, I64(turn * lanes))
+                _lanes_body(f, loop, start, lanes, None, partials[turn])
+    masked = all(f.target.masks(bits) for bits in memory_bits(loop.body))
+    rest = full if masked else _whole_part(f, extent, lanes)
+    if not masked and unroll > 1 and not _equal(full, rest):
+        with f.loop(full, rest, lanes) as index:
+            _lanes_body(f, loop, index, lanes, None, partials[0])
+    if masked and not _equal(rest, extent):
+        with f.loop(rest, extent, lanes) as index:
+            left = f.builder.sub(extent, index)
+            _lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials[0])
+    for accumulation in crossing:
+        _combine_partials(f, accumulation, [p[accumulation.var.name] for p in partials])
+    if not masked and not _equal(rest, extent):
+        with f.loop(rest, extent) as index:
+            f.frame.env[loop.var.name] = index
+            _body(f, loop.body)
+
+
+def _lanes_body(
+    f: FunctionEmitter, loop: Loop, start: ir.Value, lanes: int, mask: ir.Value | None, partials: dict[str, Cell]
+) -> None:
+    with f.lanes({loop.var: start}, lanes, loop.var, mask):
+        f.frame.env.update(partials)
+        f.frame.varying |= partials.keys()
+        f.frame.partial = frozenset(partials)
+        _body(f, loop.body)
+
+
+def _combine_partials(f: FunctionEmitter, accumulation: Accumulation, cells: list[Cell]) -> None:
+    var, op = accumulation.var, accumulation.op
+    values = [f.read_cell(c) for c in cells]
+    while len(values) > 1:
+        pairs = [f.apply(op, [values[i], values[i + 1]], var.dtype) for i in range(0, len(values) - 1, 2)]
+        values = pairs + values[len(pairs) * 2 :]
+    total = f.horizontal(op, values[0], var.dtype)
+    _set(f, var, f.apply(op, [f.read_cell(_cell(f, var)), total], var.dtype))
+
+
+def _identity(accumulation: Accumulation) -> Value:
+    """What combines with any value to that value; for sums the negative zero, which even keeps a zero's sign."""
+    dtype = accumulation.var.dtype
+    match accumulation.op:
+        case "add":
+            return dtype_constant(dtype, -0.0 if dtype.is_float else complex(-0.0, -0.0) if dtype.is_complex else 0)
+        case "mul":
+            return dtype_constant(dtype, 1)
+        case "and":
+            return dtype_constant(dtype, -1 if dtype.is_integer else True)
+        case "or" | "xor":
+            return dtype_constant(dtype, 0)
+        case "max" | "min":
+            limit = (precision.lowest if accumulation.op == "max" else precision.highest)(dtype.numpy)
+            if dtype.is_float:
+                return dtype_constant(dtype, float(limit))
+            return dtype_constant(dtype, int(np.asarray(limit).astype(object)))
+    raise UnsupportedKernel(f"{accumulation.op!r} cannot accumulate", hint="add, mul, max, min, and, or, xor can")
+
+
+def _whole_part(f: FunctionEmitter, extent: ir.Value, step: int) -> ir.Value:
+    """The largest multiple of step (a power of two times a small number) that is not above extent."""
+    if type(extent) is ir.Constant:
+        return I64(max(0, extent.constant // step * step))
+    return f.builder.sub(extent, f.builder.srem(extent, constant(I64, step)))
+
+
+def _is_zero(value: ir.Value) -> bool:
+    return type(value) is ir.Constant and value.constant == 0
+
+
+def _equal(a: ir.Value, b: ir.Value) -> bool:
+    return a is b or (type(a) is ir.Constant and type(b) is ir.Constant and a.constant == b.constant)
+
+
+# -- branches ------------------------------------------------------------------------------------------------------
+
+
+def _if(f: FunctionEmitter, stmt: If) -> None:
+    condition = _uniform(f, stmt.condition)
+    if not stmt.orelse:
+        with f.builder.if_then(condition), f.scope():
+            _body(f, stmt.then)
+        return
+    with f.builder.if_else(condition) as (then, orelse):
+        with then, f.scope():
+            _body(f, stmt.then)
+        with orelse, f.scope():
+            _body(f, stmt.orelse)
+
+
+def _while(f: FunctionEmitter, stmt: While) -> None:
+    b = f.builder
+    test, body, after = (b.append_basic_block(n) for n in ("test", "while", "after"))
+    b.branch(test)
+    b.position_at_end(test)
+    with f.scope():
+        b.cbranch(_uniform(f, stmt.condition), body, after)
+    b.position_at_end(body)
+    with f.scope():
+        _body(f, stmt.body)
+    b.branch(test)
+    b.position_at_end(after)
+
+
+def _uniform(f: FunctionEmitter, condition: Expr) -> ir.Value:
+    if f.varies(condition):
+        raise UnsupportedKernel("a branch's condition differs between lanes", where=f"kernel {f.kernel.label!r}")
+    value = f.value(condition)
+    assert isinstance(value, ir.Value)
+    return value

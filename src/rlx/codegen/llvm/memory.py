@@ -1,0 +1,305 @@
+"""Loads and stores of lanes: contiguous, uniform, gathered, masked, complex.
+
+Pointers are to the first element; alignment is the element's own. Masked-off lanes touch no memory on any target.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from rlx.codegen.llvm.types import (
+    I1,
+    I8,
+    I64,
+    VOID,
+    Complex,
+    Value,
+    constant,
+    lane_constants,
+    lanes_of,
+    like,
+    memory_type,
+    suffix,
+    undefined,
+    vector,
+)
+from rlx.codegen.llvm.values import ValueEmitter, VectorGep, declare
+from rlx.ir.dtypes import DType
+
+
+def _wrapped(value: int) -> int:
+    """An i64 after overflow."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+class MemoryEmitter(ValueEmitter):
+    """A `ValueEmitter` that reaches memory."""
+
+    # -- addresses -----------------------------------------------------------------------------------------------
+
+    def integer_add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a + b of i64 scalars, folded where both are known."""
+        if type(a) is ir.Constant and type(b) is ir.Constant:
+            return I64(_wrapped(a.constant + b.constant))
+        if type(a) is ir.Constant:
+            a, b = b, a
+        if type(b) is ir.Constant and b.constant == 0:
+            return a
+        return self.builder.add(a, b)
+
+    def integer_mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a * b of i64 scalars, folded where both are known."""
+        if type(a) is ir.Constant and type(b) is ir.Constant:
+            return I64(_wrapped(a.constant * b.constant))
+        if type(a) is ir.Constant:
+            a, b = b, a
+        if type(b) is ir.Constant:
+            if b.constant == 1:
+                return a
+            if b.constant == 0:
+                return I64(0)
+        return self.builder.mul(a, b)
+
+    def element_pointer(self, base: ir.Value, dtype: DType, offset: ir.Value) -> ir.Value:
+        """The address of element `offset` (i64) from `base`."""
+        if dtype.is_complex:
+            offset = self.integer_mul(offset, I64(2))
+        if type(offset) is ir.Constant and offset.constant == 0:
+            return base
+        return self.builder.gep(base, [offset], source_etype=memory_type(dtype))
+
+    def lane_pointers(self, base: ir.Value, dtype: DType, offsets: ir.Value) -> ir.Value:
+        """Addresses of elements `offsets` (i64 lanes) from `base`."""
+        if dtype.is_complex:
+            offsets = self.builder.mul(offsets, constant(offsets.type, 2))
+        return self._vector_gep(memory_type(dtype), base, offsets)
+
+    def _vector_gep(self, element: ir.Type, base: ir.Value, offsets: ir.Value) -> ir.Value:
+        gep = VectorGep(self.builder.block, element, base, offsets)
+        self.builder._insert(gep)
+        return gep
+
+    # -- what memory holds ---------------------------------------------------------------------------------------
+
+    def from_memory(self, raw: ir.Value, dtype: DType) -> ir.Value:
+        """The register form of loaded bits."""
+        b = self.builder
+        if dtype.kind == "bool":
+            return b.icmp_unsigned("!=", raw, constant(raw.type, 0))
+        if dtype.bits == 4:
+            return self.wrap_nibble(raw, dtype)
+        return raw
+
+    def to_memory(self, value: ir.Value, dtype: DType) -> ir.Value:
+        """The bits to store."""
+        if dtype.kind == "bool":
+            return self.builder.zext(value, like(I8, value.type))
+        if dtype.bits == 4:
+            return self.builder.and_(value, constant(value.type, 15))
+        return value
+
+    def wrap_nibble(self, value: ir.Value, dtype: DType) -> ir.Value:
+        """The low four bits of i8 lanes, extended as i4 or u4 wants."""
+        b = self.builder
+        if dtype.kind == "uint":
+            return b.and_(value, constant(value.type, 15))
+        four = constant(value.type, 4)
+        return b.ashr(b.shl(value, four), four)
+
+    # -- loads ---------------------------------------------------------------------------------------------------
+
+    def load_one(self, pointer: ir.Value, dtype: DType, mask: ir.Value | None = None, other: Value | None = None) -> Value:
+        """One element; where the i1 mask is false, `other` (zero without one) and no access."""
+        type_ = memory_type(dtype)
+        if mask is not None:
+            # Both arms are addresses that may be read, so no branch is needed.
+            pointer = self.builder.select(mask, pointer, self.spare())
+        if dtype.is_complex:
+            re = self._load(pointer, type_, type_)
+            im = self._load(self.builder.gep(pointer, [I64(1)], source_etype=type_), type_, type_)
+            value: Value = Complex(re, im)
+        else:
+            value = self.from_memory(self._load(pointer, type_, type_), dtype)
+        if mask is None:
+            return value
+        return self.select(mask, value, self._zero(dtype, 1) if other is None else other)
+
+    def load_lanes(
+        self, pointer: ir.Value, dtype: DType, lanes: int, mask: ir.Value | None = None, other: Value | None = None
+    ) -> Value:
+        """`lanes` neighbours, the first at `pointer`; `other` (zero without one) where the i1 lanes of mask are false."""
+        if lanes == 1:
+            return self.load_one(pointer, dtype, mask, other)
+        type_ = memory_type(dtype)
+        if mask is not None:
+            mask = self.splat(mask, lanes)
+        if dtype.is_complex:
+            wide = vector(type_, 2 * lanes)
+            if mask is None:
+                both = self._load(pointer, wide, type_)
+            else:
+                both = self._masked_load(pointer, wide, type_, self._twice(mask), constant(wide, 0))
+            value = Complex(self.shuffle(both, range(0, 2 * lanes, 2)), self.shuffle(both, range(1, 2 * lanes, 2)))
+            if mask is None or other is None:
+                return value
+            return self.select(mask, value, self.splat_value(other, lanes))
+        wide = vector(type_, lanes)
+        if mask is None:
+            return self.from_memory(self._load(pointer, wide, type_), dtype)
+        fill = constant(wide, 0) if other is None else self.to_memory(self.splat(other, lanes), dtype)
+        return self.from_memory(self._masked_load(pointer, wide, type_, mask, fill), dtype)
+
+    def load_strided(
+        self, pointer: ir.Value, dtype: DType, stride: int, lanes: int, mask: ir.Value | None, other: Value | None
+    ) -> Value:
+        """Lane i from element i * stride of `pointer`."""
+        step = stride * (2 if dtype.is_complex else 1)
+        offsets = lane_constants(I64, range(0, step * lanes, step)) if step else constant(vector(I64, lanes), 0)
+        return self.gather(self._vector_gep(memory_type(dtype), pointer, offsets), dtype, mask, other)
+
+    def gather(self, pointers: ir.Value, dtype: DType, mask: ir.Value | None, other: Value | None) -> Value:
+        """One element from each pointer; `other` (zero without one) where mask is false."""
+        lanes = lanes_of(pointers.type)
+        if mask is not None:
+            mask = self.splat(mask, lanes)
+        type_ = memory_type(dtype)
+        if dtype.is_complex:
+            re = self._gather(pointers, type_, mask)
+            im = self._gather(self._next_component(pointers, type_), type_, mask)
+            value: Value = Complex(re, im)
+        else:
+            value = self.from_memory(self._gather(pointers, type_, mask), dtype)
+        if mask is None or other is None:
+            return value
+        return self.select(mask, value, self.splat_value(other, lanes))
+
+    def _gather(self, pointers: ir.Value, type_: ir.Type, mask: ir.Value | None) -> ir.Value:
+        lanes = lanes_of(pointers.type)
+        wide = vector(type_, lanes)
+        if self.target.has("avx2") and type_ != I8 and suffix(type_) != "i16":
+            every = constant(vector(I1, lanes), 1)
+            name = f"llvm.masked.gather.{suffix(wide)}.{suffix(pointers.type)}"
+            mask = every if mask is None else mask
+            call = self.call(name, wide, [pointers, mask, constant(wide, 0)])
+            call.arg_attributes[0] = ir.values.ArgumentAttributes()
+            call.arg_attributes[0].align = self._size(type_)
+            return call
+        b = self.builder
+        if mask is not None:
+            spare = self.splat(self.spare(), lanes)
+            pointers = b.select(mask, pointers, spare)
+        result: ir.Value = undefined(wide)
+        for lane in range(lanes):
+            one = self._load(b.extract_element(pointers, I64(lane)), type_, type_)
+            result = b.insert_element(result, one, I64(lane))
+        return result if mask is None else b.select(mask, result, constant(wide, 0))
+
+    # -- stores --------------------------------------------------------------------------------------------------
+
+    def store_one(self, pointer: ir.Value, dtype: DType, value: Value, mask: ir.Value | None = None) -> None:
+        """One element, where the i1 mask (if any) is true."""
+        if mask is not None:
+            with self.builder.if_then(mask):
+                self.store_one(pointer, dtype, value)
+            return
+        type_ = memory_type(dtype)
+        if isinstance(value, Complex):
+            self._store(value.re, pointer, type_)
+            self._store(value.im, self.builder.gep(pointer, [I64(1)], source_etype=type_), type_)
+        else:
+            self._store(self.to_memory(value, dtype), pointer, type_)
+
+    def store_lanes(
+        self, pointer: ir.Value, dtype: DType, value: Value, lanes: int, mask: ir.Value | None = None
+    ) -> None:
+        """Lanes to neighbours from `pointer` on, where the i1 lanes of mask (if any) are true."""
+        if lanes == 1:
+            self.store_one(pointer, dtype, value, mask)
+            return
+        value = self.splat_value(value, lanes)
+        if mask is not None:
+            mask = self.splat(mask, lanes)
+        type_ = memory_type(dtype)
+        if isinstance(value, Complex):
+            order = [i // 2 + (i % 2) * lanes for i in range(2 * lanes)]
+            raw = self.shuffle(value.re, order, value.im)
+            mask = None if mask is None else self._twice(mask)
+        else:
+            raw = self.to_memory(value, dtype)
+        if mask is None:
+            self._store(raw, pointer, type_)
+            return
+        call = self.builder.call(
+            declare(self.module, f"llvm.masked.store.{suffix(raw.type)}.p0", VOID, [raw.type, pointer.type, mask.type]),
+            [raw, pointer, mask],
+        )
+        call.arg_attributes[1] = ir.values.ArgumentAttributes()
+        call.arg_attributes[1].align = self._size(type_)
+
+    def scatter(self, pointers: ir.Value, dtype: DType, value: Value, mask: ir.Value | None) -> None:
+        """One element to each pointer, in lane order, where the i1 lanes of mask (if any) are true."""
+        lanes = lanes_of(pointers.type)
+        value = self.splat_value(value, lanes)
+        if mask is not None:
+            mask = self.splat(mask, lanes)
+        b = self.builder
+        for lane in range(lanes):
+            index = I64(lane)
+            if isinstance(value, Complex):
+                one: Value = Complex(b.extract_element(value.re, index), b.extract_element(value.im, index))
+            else:
+                one = b.extract_element(value, index)
+            on = None if mask is None else b.extract_element(mask, index)
+            self.store_one(b.extract_element(pointers, index), dtype, one, on)
+
+    def store_strided(
+        self, pointer: ir.Value, dtype: DType, value: Value, stride: int, lanes: int, mask: ir.Value | None
+    ) -> None:
+        """Lane i to element i * stride of `pointer`."""
+        step = stride * (2 if dtype.is_complex else 1)
+        offsets = lane_constants(I64, range(0, step * lanes, step)) if step else constant(vector(I64, lanes), 0)
+        self.scatter(self._vector_gep(memory_type(dtype), pointer, offsets), dtype, value, mask)
+
+    # -- pieces --------------------------------------------------------------------------------------------------
+
+    def select(self, mask: ir.Value, a: Value, b: Value) -> Value:
+        """Lanes of a where mask is true, else of b; all three scalar or all vectors."""
+        if isinstance(a, Complex):
+            assert isinstance(b, Complex)
+            return Complex(self.builder.select(mask, a.re, b.re), self.builder.select(mask, a.im, b.im))
+        return self.builder.select(mask, a, b)
+
+    def spare(self) -> ir.Value:
+        """The address of 16 bytes that nobody reads: where masked-off accesses may go."""
+        raise NotImplementedError
+
+    def _zero(self, dtype: DType, lanes: int) -> Value:
+        type_ = vector(I1 if dtype.kind == "bool" else memory_type(dtype), lanes)
+        zero = constant(type_, 0)
+        return Complex(zero, zero) if dtype.is_complex else zero
+
+    def _size(self, type_: ir.Type) -> int:
+        return type_.width // 8 if isinstance(type_, ir.IntType) else 8 if suffix(type_) == "f64" else 4
+
+    def _load(self, pointer: ir.Value, type_: ir.Type, element: ir.Type) -> ir.Value:
+        return self.builder.load(pointer, align=self._size(element), typ=type_)
+
+    def _store(self, value: ir.Value, pointer: ir.Value, element: ir.Type) -> None:
+        self.builder.store(value, pointer, align=self._size(element))
+
+    def _masked_load(
+        self, pointer: ir.Value, wide: ir.Type, element: ir.Type, mask: ir.Value, fill: ir.Value
+    ) -> ir.Value:
+        call = self.call(f"llvm.masked.load.{suffix(wide)}.p0", wide, [pointer, mask, fill])
+        call.arg_attributes[0] = ir.values.ArgumentAttributes()
+        call.arg_attributes[0].align = self._size(element)
+        return call
+
+    def _next_component(self, pointers: ir.Value, type_: ir.Type) -> ir.Value:
+        b = self.builder
+        size = constant(like(I64, pointers.type), self._size(type_))
+        addresses = b.add(b.ptrtoint(pointers, size.type), size)
+        return b.inttoptr(addresses, pointers.type)
+
+    def _twice(self, mask: ir.Value) -> ir.Value:
+        return self.shuffle(mask, [i // 2 for i in range(2 * lanes_of(mask.type))])

@@ -1,0 +1,96 @@
+"""From modules to object code: optimise, then emit ELF.
+
+Kernels arrive as vectors already, so LLVM's own vectorisers and unroller stay off and what is left of its pipeline is
+the scalar part: promotion to registers, common subexpressions, invariant code, addresses. Objects are relocatable,
+position independent, small code model, and carry no unwind tables; their undefined symbols are those of libc and libm.
+
+LLVM is initialised on first use, once a process. One module is compiled by one thread at a time; different modules may
+be compiled by different threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from rlx.codegen.kernel import Kernel
+from rlx.codegen.llvm.module import emit_kernel, new_module
+from rlx.codegen.target import Target
+from rlx.errors import EmitError
+
+
+def compile_kernels(kernels: Iterable[tuple[str, Kernel]], target: Target, extra: Sequence[str] = ()) -> bytes:
+    """One object that defines each kernel under its symbol, and what the LLVM modules in `extra` define.
+
+    Raises UnsupportedKernel for a kernel without code, EmitError where LLVM refuses what was emitted.
+    """
+    module = new_module(target)
+    for symbol, kernel in kernels:
+        emit_kernel(module, symbol, kernel, target)
+    return compile_module(module, target, extra)
+
+
+def compile_module(module: ir.Module | str, target: Target, extra: Sequence[str] = ()) -> bytes:
+    """The relocatable ELF object of a module (and of `extra`, linked into it)."""
+    with _optimized(module, target, extra) as (parsed, machine):
+        return machine.emit_object(parsed)
+
+
+def assembly(module: ir.Module | str, target: Target) -> str:
+    """The module as the target's assembler text, for people."""
+    with _optimized(module, target, ()) as (parsed, machine):
+        return machine.emit_assembly(parsed)
+
+
+def optimized_text(module: ir.Module | str, target: Target) -> str:
+    """The module as LLVM text after the passes, for people."""
+    with _optimized(module, target, ()) as (parsed, _):
+        return str(parsed)
+
+
+@cache
+def _initialize() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+def target_machine(target: Target) -> llvm.TargetMachine:
+    """LLVM's code generator for the target. Machines keep state: make one for each compilation."""
+    _initialize()
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=",".join(target.features), opt=2, reloc="pic", codemodel="small"
+    )
+
+
+@contextmanager
+def _optimized(
+    module: ir.Module | str, target: Target, extra: Sequence[str]
+) -> Iterator[tuple[llvm.ModuleRef, llvm.TargetMachine]]:
+    machine = target_machine(target)
+    try:
+        context = llvm.create_context()
+        parsed = llvm.parse_assembly(str(module), context)
+        parsed.data_layout = str(machine.target_data)
+        parsed.triple = target.triple
+        for text in extra:
+            other = llvm.parse_assembly(text, context)
+            other.data_layout = str(machine.target_data)
+            other.triple = target.triple
+            parsed.link_in(other)
+        parsed.verify()
+    except RuntimeError as error:
+        raise EmitError("LLVM refuses an emitted module", where=str(error)) from error
+    options = llvm.create_pipeline_tuning_options(speed_level=1)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_interleaving = False
+    options.loop_unrolling = False
+    builder = llvm.create_pass_builder(machine, options)
+    passes = builder.getModulePassManager()
+    passes.run(parsed, builder)
+    yield parsed, machine
+    parsed.close()
