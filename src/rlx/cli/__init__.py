@@ -1,0 +1,1 @@
+"""The command line `rlx`. Nothing imports this package; it alone draws on the terminal."""

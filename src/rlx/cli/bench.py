@@ -1,0 +1,178 @@
+"""`rlx bench`: how long a run takes, alone or beside onnxruntime on the same inputs.
+
+Both are warmed up, then take turns in short rounds with a pause between, so that what else the machine does falls on
+both alike, and one's idle threads do not slow the other. Medians and quartiles are of single runs over all rounds. The
+answers are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from rlx.backends.cpu.ceiling import Ceilings, measure_ceilings
+from rlx.cli.feeds import complete, read_shapes
+from rlx.cli.program import (
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    ShapeOption,
+    ThreadsOption,
+    compile_model,
+    load_model,
+    open_session,
+)
+from rlx.cli.terminal import print_json, print_note, print_table, progress, seconds
+from rlx.errors import MissingExtra, UsageError
+from rlx.runtime import CompiledGraph
+
+_ROUNDS = 10
+_PAUSE = 0.02
+
+Run = Callable[[], Mapping[str, np.ndarray]]
+
+
+class Peer(str, Enum):
+    """What RLX can be measured against."""
+
+    onnxruntime = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of single runs: their median and quartiles, over `runs` runs."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+    runs: int
+
+
+def bench(
+    model: ModelArgument,
+    against: Annotated[Peer | None, typer.Option("--against", help="A peer to run beside RLX.")] = None,
+    shape: ShapeOption = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    budget: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend measuring each.")] = 2.0,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Time runs of a model on random inputs, with the share of this machine's ceilings."""
+    if against is not None and not model.endswith(".onnx"):
+        raise UsageError(f"--against {against.value} needs an .onnx file, {model!r} is none")
+    session = open_session(device, threads)
+    program = compile_model(session, load_model(model), read_shapes(shape or []))
+    feeds = {name: feed.array for name, feed in complete({}, program.inputs, seed).items()}
+    runs: dict[str, Run] = {"rlx": lambda: program.run(feeds)}
+    if against is not None:
+        runs[against.value] = _onnxruntime(model, session.options.threads, feeds)
+    with progress("measuring"):
+        difference = _difference(runs) if against is not None else None
+        timings = measure(runs, budget)
+        ceilings = measure_ceilings(session.options.threads) if session.device.kind == "cpu" else None
+    document = _document(program, timings, ceilings, difference)
+    if as_json:
+        print_json({"model": model, "device": str(session.device), "threads": session.options.threads, **document})
+        return
+    fastest = timings[0].median
+    rows = [
+        (t.name, seconds(t.median), f"{seconds(t.low)} to {seconds(t.high)}", f"{t.median / fastest:.2f}", t.runs)
+        for t in timings
+    ]
+    print_table(f"{session.options.threads} threads", ("", ">median", ">quartiles", ">to rlx", ">runs"), rows)
+    if difference is not None:
+        print_note(f"greatest difference between the answers, relative to each output's scale: {difference:.2g}")
+    if ceilings is not None:
+        print_note(
+            f"ceilings measured now: {ceilings.flops / 1e9:.0f} GFLOP/s f32, {ceilings.read_bytes / 1e9:.1f} GB/s read; "
+            f"rlx runs at {document['share_of_ceiling']:.0%} of what they allow"
+        )
+
+
+def measure(runs: Mapping[str, Run], budget: float) -> list[Timing]:
+    """Time every run for about `budget` seconds, in turns; the order of the result is that of `runs`."""
+    each = {name: max(1, round(budget / _ROUNDS / _warm_up(run))) for name, run in runs.items()}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(_ROUNDS):
+        for name, run in runs.items():
+            time.sleep(_PAUSE)
+            run()
+            samples[name] += [_once(run) for _ in range(each[name])]
+    return [_timing(name, taken) for name, taken in samples.items()]
+
+
+def _once(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _warm_up(run: Run) -> float:
+    run()
+    return min(_once(run) for _ in range(3))
+
+
+def _timing(name: str, taken: Sequence[float]) -> Timing:
+    low, median, high = np.quantile(taken, (0.25, 0.5, 0.75))
+    return Timing(name, float(median), float(low), float(high), len(taken))
+
+
+def _difference(runs: Mapping[str, Run]) -> float:
+    """The greatest difference of any output between the first run and the others, relative to the output's scale."""
+    first, *others = (run() for run in runs.values())
+    worst = 0.0
+    for other in others:
+        for name, array in first.items():
+            scale = max(float(np.abs(array).max(initial=0)), 1e-30)
+            gap = np.abs(array.astype(np.float64) - other[name].astype(np.float64)).max(initial=0)
+            worst = max(worst, float(gap) / scale)
+    return worst
+
+
+def _document(
+    program: CompiledGraph, timings: Sequence[Timing], ceilings: Ceilings | None, difference: float | None
+) -> dict[str, Any]:
+    median = timings[0].median
+    document: dict[str, Any] = {
+        "timings": [
+            {
+                "name": t.name,
+                "median": t.median,
+                "low": t.low,
+                "high": t.high,
+                "runs": t.runs,
+                "ratio": t.median / median,
+            }
+            for t in timings
+        ],
+        "difference": difference,
+    }
+    if ceilings is not None:
+        steps = program.report.steps
+        least = ceilings.least_seconds(sum(s.flops for s in steps), sum(s.bytes for s in steps))
+        document["ceilings"] = {"flops": ceilings.flops, "read_bytes": ceilings.read_bytes}
+        document["share_of_ceiling"] = least / median
+    return document
+
+
+def _onnxruntime(model: str, threads: int, feeds: Mapping[str, np.ndarray]) -> Run:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingExtra(
+            "comparing needs the package 'onnxruntime', which is not installed", hint="pip install onnxruntime"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda: dict(zip(names, session.run(names, dict(feeds)), strict=True))

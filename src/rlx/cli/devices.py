@@ -1,0 +1,41 @@
+"""`rlx devices`: what programs can run on here."""
+
+from __future__ import annotations
+
+from rlx.cli.program import JsonOption
+from rlx.cli.terminal import count, print_json, print_note, print_table
+from rlx.driver import Device
+from rlx.driver.registry import registry
+
+
+def devices(as_json: JsonOption = False) -> None:
+    """List the devices that are here, and what is wrong with backends that do not work."""
+    found = [(device, device.properties) for device in Device.all()]
+    problems = registry.problems()
+    if as_json:
+        print_json(
+            {
+                "devices": [
+                    {
+                        "device": str(device),
+                        "name": properties.name,
+                        "memory_bytes": properties.memory_bytes,
+                        "features": dict(properties.features),
+                    }
+                    for device, properties in found
+                ],
+                "problems": [str(problem) for problem in problems],
+            }
+        )
+        return
+    rows = [
+        (device, p.name, count(p.memory_bytes), ", ".join(_feature(k, v) for k, v in p.features.items() if v))
+        for device, p in found
+    ]
+    print_table("devices", ("device", "name", ">memory bytes", "features"), rows)
+    for problem in problems:
+        print_note(str(problem))
+
+
+def _feature(name: str, value: bool | int | str) -> str:
+    return name if value is True else f"{name} {value}"
