@@ -155,10 +155,10 @@ class FunctionEmitter(ExpressionEmitter):
         with self.scope():
             yield index
         following = b.add(index, step, flags=("nsw",))
-        index.add_incoming(following, b.block)
-        if known and trips <= 1:
+        if known and trips == 1:
             b.branch(after)
         else:
+            index.add_incoming(following, b.block)
             b.cbranch(b.icmp_signed("<", following, stop), body, after)
         b.position_at_end(after)
 
