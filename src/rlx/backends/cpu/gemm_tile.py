@@ -68,8 +68,7 @@ def tile_function(module: ir.Module, target: Target, code: TileCode) -> ir.Funct
     function.attributes = function_attributes(target, "noinline")
     a, b, _, c = function.args
     for pointer in (a, b, c):
-        pointer.attributes.add("noalias")
-        pointer.attributes.add("nocapture")
+        pointer.add_attribute("noalias")
     _Tile(function, target, code).emit()
     return function
 

@@ -1,0 +1,114 @@
+"""The matrix product kernel: blocks, panels, register tiles, epilogue.
+
+    for each matrix, block of rows, panel of columns        (the grid: any split gives the same bits)
+        bring the block of a and the panel of b into place  (nothing to do where they are packed or lie well)
+        for each tile of rows in the block
+            sums = a's rows times b's panel, over all of k  (gemm_tile)
+            run the epilogue over the sums                  (gemm_epilogue)
+
+k is not blocked: a panel of b streams from the second-level cache at a small part of its bandwidth while the sums
+stay in registers, and no partial sum is ever written out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from rlx.backends.cpu.gemm_epilogue import TileWriter
+from rlx.backends.cpu.gemm_operand import Panels, Rows
+from rlx.backends.cpu.gemm_plan import Tiling
+from rlx.backends.cpu.gemm_tile import UNROLL, TileCode, tile_function
+from rlx.backends.cpu.gemm_view import split_index
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64
+from rlx.codegen.target import Target
+from rlx.ir.dtypes import DType
+
+
+@dataclass(frozen=True, eq=False)
+class ProductKernel:
+    """A flat product: `matrices` times (rows x depth) by (depth x columns), in the dtype of the sums."""
+
+    target: Target
+    dtype: DType
+    matrices: int
+    rows: int
+    columns: int
+    depth: int
+    tiling: Tiling
+    a: Rows
+    b: Panels
+    writer: TileWriter
+
+    @property
+    def grid(self) -> int:
+        return self.matrices * self.tiling.blocks(self.rows) * self.tiling.panels(self.columns)
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self._sums_bytes + _aligned(self.a.scratch_bytes) + _aligned(self.b.scratch_bytes)
+
+    @property
+    def _sums_bytes(self) -> int:
+        """The tile of sums, and a vector behind it that the epilogue may read."""
+        return _aligned(self.tiling.rows * self.tiling.columns * self.dtype.itemsize) + 64
+
+    def emit(self, e: FunctionEmitter) -> None:
+        tiling, b = self.tiling, e.builder
+        sums = e.scratch
+        rows_at = e.element_pointer(e.scratch, self.dtype, I64(self._sums_bytes // self.dtype.itemsize))
+        panel_at = e.element_pointer(rows_at, self.dtype, I64(_aligned(self.a.scratch_bytes) // self.dtype.itemsize))
+        blocks, panels = tiling.blocks(self.rows), tiling.panels(self.columns)
+        with e.loop(e.begin, e.end, I64(1)) as index:
+            matrix, block, panel = split_index(e, index, (self.matrices, blocks, panels))
+            row = e.integer_mul(block, I64(tiling.block))
+            column = e.integer_mul(panel, I64(tiling.columns))
+            count = self._count(e, row, blocks)
+            fresh = b.or_(b.icmp_signed("==", index, e.begin), b.icmp_signed("==", panel, I64(0)))
+            a_at = self.a.block(e, rows_at, matrix, row, count, fresh)
+            b_at = self.b.panel(e, panel_at, matrix, panel, column)
+            full = e.integer_mul(b.udiv(count, I64(tiling.rows)), I64(tiling.rows)) if tiling.rest else count
+            with e.loop(I64(0), full, I64(tiling.rows)) as at:
+                self._tile(e, tiling.rows, a_at, b_at, sums, matrix, row, at, column)
+            if tiling.rest:
+                with b.if_then(b.icmp_signed("<", full, count)):
+                    self._tile(e, tiling.rest, a_at, b_at, sums, matrix, row, full, column)
+
+    def _count(self, e: FunctionEmitter, row: ir.Value, blocks: int) -> ir.Value:
+        """Rows of the block that begins at `row`."""
+        if blocks == 1:
+            return I64(self.rows)
+        left = e.builder.sub(I64(self.rows), row)
+        whole = e.builder.icmp_signed(">", left, I64(self.tiling.block))
+        return e.builder.select(whole, I64(self.tiling.block), left)
+
+    def _tile(
+        self,
+        e: FunctionEmitter,
+        height: int,
+        a: ir.Value,
+        b: ir.Value,
+        sums: ir.Value,
+        matrix: ir.Value,
+        row: ir.Value,
+        at: ir.Value,
+        column: ir.Value,
+    ) -> None:
+        code = TileCode(
+            self.dtype,
+            height,
+            self.tiling.columns // self.target.lanes(self.dtype.bits),
+            self.a.row if height > 1 else 0,
+            self.a.k,
+            self.b.k,
+            self.depth % UNROLL == 0,
+        )
+        start = e.element_pointer(a, self.dtype, e.integer_mul(at, I64(self.a.row)))
+        e.builder.call(tile_function(e.module, self.target, code), [start, b, I64(self.depth), sums])
+        self.writer.write(e, sums, matrix, e.integer_add(row, at), height, column)
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // 64) * 64

@@ -1,0 +1,203 @@
+"""From finished sums to memory: running a lowering's epilogue over one tile.
+
+A tile of sums lies in scratch memory, row by row; the epilogue's stores are emitted once and run for each vector of it,
+so that their code does not grow with the tile. Vectors run along the last output dimension. Where columns are several
+dimensions that no single stride describes, a tile is walked in segments that do not cross the last dimension's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from llvmlite import ir
+
+from rlx.backends.cpu.gemm_pack import by_fullness
+from rlx.backends.cpu.gemm_view import split_index
+from rlx.codegen.kernel import Apply, Const, Expr, Load, Memory, Var
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64, Value
+from rlx.codegen.lower.templates import Epilogue
+from rlx.ir.dtypes import DType
+
+#: Gives the leading index values of a row of the flat product: (emitter, matrix, row) -> values.
+Place = Callable[[FunctionEmitter, ir.Value, ir.Value], Sequence[ir.Value]]
+
+
+@dataclass(frozen=True, eq=False)
+class TileWriter:
+    """Writes tiles of one product.
+
+    place: the values of the epilogue's leading indices at a matrix and a row. columns: sizes of the trailing indices.
+    dtype: of the sums. width: columns of a tile.
+    """
+
+    epilogue: Epilogue
+    place: Place
+    columns: tuple[int, ...]
+    dtype: DType
+    width: int
+
+    @property
+    def total(self) -> int:
+        return prod(self.columns)
+
+    def write(
+        self, e: FunctionEmitter, sums: ir.Value, matrix: ir.Value, row: ir.Value, rows: int, column: ir.Value
+    ) -> None:
+        """Run the stores for `rows` rows from (row, column) on. Up to one vector behind the sums is read."""
+        sizes = self._walked()
+        lanes = e.target.lanes(self.dtype.bits)
+        with e.loop(I64(0), I64(rows), I64(1)) as r:
+            line = e.element_pointer(sums, self.dtype, e.integer_mul(r, I64(self.width)))
+            leading = list(self.place(e, matrix, e.integer_add(row, r)))
+            if not sizes:
+                self._store(e, line, leading, [], None, 1)
+            elif len(sizes) <= 1 or sizes[-1] % lanes == 0:
+                self._whole_vectors(e, line, leading, sizes, column, lanes)
+            else:
+                self._segments(e, line, leading, sizes, column, lanes)
+
+    def _walked(self) -> tuple[int, ...]:
+        """The columns' dimensions as they are walked: one where every access sees them as one."""
+        variables = self.epilogue.index[len(self.epilogue.index) - len(self.columns) :]
+        if len(self.columns) > 1 and is_collapsible(self.epilogue, variables, self.columns):
+            return (self.total,)
+        return self.columns
+
+    def _whole_vectors(
+        self,
+        e: FunctionEmitter,
+        line: ir.Value,
+        leading: list[ir.Value],
+        sizes: tuple[int, ...],
+        column: ir.Value,
+        lanes: int,
+    ) -> None:
+        def emit(whole: bool) -> None:
+            for at in range(0, self.width, lanes):
+                first = e.integer_add(column, I64(at))
+                mask = None if whole else e.mask_for(e.builder.sub(I64(self.total), first), lanes)
+                trailing = split_index(e, first, sizes)
+                self._store(e, e.element_pointer(line, self.dtype, I64(at)), leading, trailing, mask, lanes)
+
+        by_fullness(e, self.total, self.width, column, emit)
+
+    def _segments(
+        self,
+        e: FunctionEmitter,
+        line: ir.Value,
+        leading: list[ir.Value],
+        sizes: tuple[int, ...],
+        column: ir.Value,
+        lanes: int,
+    ) -> None:
+        last = I64(sizes[-1])
+        b = e.builder
+        end = _least(e, b.add(column, I64(self.width)), I64(self.total))
+        first_segment = b.udiv(column, last)
+        behind = b.add(b.udiv(b.sub(end, I64(1)), last), I64(1))
+        with e.loop(first_segment, behind, I64(1)) as segment:
+            origin = e.builder.mul(segment, last)
+            start = _greatest(e, e.builder.sub(column, origin), I64(0))
+            stop = _least(e, e.builder.sub(end, origin), last)
+            outer = split_index(e, segment, sizes[:-1])
+            with e.loop(start, stop, I64(lanes)) as x:
+                at = e.builder.sub(e.builder.add(origin, x), column)
+                mask = e.mask_for(e.builder.sub(stop, x), lanes)
+                self._store(e, e.element_pointer(line, self.dtype, at), leading, [*outer, x], mask, lanes)
+
+    def _store(
+        self,
+        e: FunctionEmitter,
+        pointer: ir.Value,
+        leading: list[ir.Value],
+        trailing: list[ir.Value],
+        mask: ir.Value | None,
+        lanes: int,
+    ) -> None:
+        index = self.epilogue.index
+        missing = [I64(0)] * (len(index) - len(leading) - len(trailing))
+        env: dict[Var, Value] = dict(zip(index, [*leading, *missing, *trailing], strict=True))
+        env[self.epilogue.acc] = e.load_lanes(pointer, self.dtype, lanes)
+        for store in self.epilogue.stores:
+            e.store(store, env, lanes=lanes, along=index[-1] if lanes > 1 else None, mask=mask)
+
+
+def _least(e: FunctionEmitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    return e.builder.select(e.builder.icmp_signed("<", a, b), a, b)
+
+
+def _greatest(e: FunctionEmitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    return e.builder.select(e.builder.icmp_signed(">", a, b), a, b)
+
+
+# -- what the stores' addresses do ---------------------------------------------------------------------------------
+
+
+def is_collapsible(epilogue: Epilogue, variables: Sequence[Var], sizes: Sequence[int]) -> bool:
+    """Whether the trailing index variables may be walked as one: (0, ..., 0, flat) reaches every element alike.
+
+    True where they appear in addresses alone, linearly, each with the weight of its place in row-major order.
+    """
+    weights = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
+    names = [v.name for v in variables]
+    seen: set[int] = set()
+
+    def address_fits(memory: Memory, index: tuple[Expr, ...]) -> bool:
+        total: dict[str, int] = {}
+        for stride, expr in zip(memory.strides, index, strict=True):
+            linear = _linear(expr, names)
+            if linear is None or (linear and not isinstance(stride, int)):
+                return False
+            for name, factor in linear.items():
+                assert isinstance(stride, int)
+                total[name] = total.get(name, 0) + stride * factor
+        inner = total.get(names[-1], 0)
+        return all(total.get(n, 0) == w * inner for n, w in zip(names, weights, strict=True))
+
+    def fits(expr: Expr) -> bool:
+        if id(expr) in seen:
+            return True
+        seen.add(id(expr))
+        match expr:
+            case Const():
+                return True
+            case Var():
+                return expr.name not in names
+            case Apply():
+                return all(fits(a) for a in expr.args)
+            case Load():
+                extra = [x for x in (expr.mask, expr.other) if x is not None]
+                return address_fits(expr.memory, expr.index) and all(fits(x) for x in extra)
+
+    return all(
+        address_fits(s.memory, s.index) and fits(s.value) and (s.mask is None or fits(s.mask)) for s in epilogue.stores
+    )
+
+
+def _linear(expr: Expr, names: Sequence[str]) -> dict[str, int] | None:
+    """The factor of each of `names` in an index expression; None where it is not linear in them."""
+    match expr:
+        case Const():
+            return {}
+        case Var():
+            return {expr.name: 1} if expr.name in names else {}
+        case Load():
+            return {} if all(_linear(i, names) == {} for i in expr.index) else None
+        case Apply():
+            parts = [_linear(a, names) for a in expr.args]
+            if any(p is None for p in parts):
+                return None
+            known = [p for p in parts if p is not None]
+            if all(not p for p in known):
+                return {}
+            if expr.op in ("add", "sub"):
+                sign = 1 if expr.op == "add" else -1
+                return {n: known[0].get(n, 0) + sign * known[1].get(n, 0) for n in {*known[0], *known[1]}}
+            if expr.op == "mul":
+                for factor, part in ((expr.args[0], known[1]), (expr.args[1], known[0])):
+                    if isinstance(factor, Const) and isinstance(factor.value, int):
+                        return {n: factor.value * f for n, f in part.items()}
+            return None

@@ -1,0 +1,188 @@
+"""Where the register tile finds its operands: as they lie, packed at setup, or brought into scratch memory first.
+
+A `Rows` source gives the address of a's rows of one block, a `Panels` source the address of one panel of b; both say by
+what strides the tile reads. Sources that need scratch memory fill it when asked; the kernel asks for rows once a block
+and for a panel once a grid index, and reads each several times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from llvmlite import ir
+
+from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, padded_stride
+from rlx.backends.cpu.gemm_view import MatrixView
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64
+from rlx.ir.dtypes import DType
+
+
+class Rows(Protocol):
+    """a, by blocks of rows.
+
+    row, k: strides by which the tile reads, in elements. scratch_bytes: what `block` fills.
+    """
+
+    @property
+    def row(self) -> int: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def scratch_bytes(self) -> int: ...
+
+    def block(
+        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, first: ir.Value, count: ir.Value, fresh: ir.Value
+    ) -> ir.Value:
+        """The address of row `first` of `count`; `fresh` is false where the last call was for the same block."""
+        ...
+
+
+class Panels(Protocol):
+    """b, by panels of columns.
+
+    k: from one k to the next, in elements, of whole panels and of the partial one at the matrix's end.
+    """
+
+    @property
+    def k(self) -> int: ...
+    @property
+    def scratch_bytes(self) -> int: ...
+
+    def panel(
+        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+    ) -> ir.Value:
+        """The address of panel `number`, which begins at column `first`."""
+        ...
+
+
+@dataclass(frozen=True)
+class RowsInPlace:
+    """a as it lies: single strides, the dtype of the sums."""
+
+    view: MatrixView
+    scratch_bytes: int = 0
+
+    @property
+    def row(self) -> int:
+        return self.view.rows.stride or 0
+
+    @property
+    def k(self) -> int:
+        return self.view.columns.stride or 0
+
+    def block(
+        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, first: ir.Value, count: ir.Value, fresh: ir.Value
+    ) -> ir.Value:
+        return self.view.pointer(e, matrix, first, 0)
+
+
+@dataclass(frozen=True)
+class RowsCopied:
+    """a of any layout and dtype, copied to scratch memory block by block."""
+
+    view: MatrixView
+    dtype: DType
+    most: int
+    k: int = 1
+
+    @property
+    def row(self) -> int:
+        return padded_stride(self.view.columns.count, self.dtype)
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.most * self.row * self.dtype.itemsize
+
+    def block(
+        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, first: ir.Value, count: ir.Value, fresh: ir.Value
+    ) -> ir.Value:
+        with e.builder.if_then(fresh):
+            copy_rows(e, self.view, self.dtype, self.row, matrix, first, count, scratch)
+        return scratch
+
+
+@dataclass(frozen=True)
+class PanelsPacked:
+    """b packed at setup: all panels of all matrices that differ, one behind the other."""
+
+    view: MatrixView
+    dtype: DType
+    columns: int
+    scratch_bytes: int = 0
+
+    @property
+    def k(self) -> int:
+        return self.columns
+
+    @property
+    def panels(self) -> int:
+        return -(-self.view.columns.count // self.columns)
+
+    @property
+    def packed_bytes(self) -> int:
+        return self.view.matrices * self.panels * self.view.rows.count * self.columns * self.dtype.itemsize
+
+    def panel(
+        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+    ) -> ir.Value:
+        before = e.integer_add(e.integer_mul(self.view.distinct(e, matrix), I64(self.panels)), number)
+        elements = e.integer_mul(before, I64(self.view.rows.count * self.columns))
+        return e.element_pointer(e.args[self.view.name], self.dtype, elements)
+
+
+@dataclass(frozen=True)
+class PanelsCopied:
+    """b of any layout and dtype, each panel packed into scratch memory just before it is read."""
+
+    view: MatrixView
+    dtype: DType
+    columns: int
+
+    @property
+    def k(self) -> int:
+        return self.columns
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.view.rows.count * self.columns * self.dtype.itemsize
+
+    def panel(
+        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+    ) -> ir.Value:
+        pack_panel(e, self.view, self.dtype, self.columns, matrix, first, scratch)
+        return scratch
+
+
+@dataclass(frozen=True)
+class PanelsInPlace:
+    """b as it lies: columns are neighbours, rows have one stride, the dtype is the sums', and all panels are whole."""
+
+    view: MatrixView
+    scratch_bytes: int = 0
+
+    @property
+    def k(self) -> int:
+        return self.view.rows.stride or 0
+
+    def panel(
+        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+    ) -> ir.Value:
+        return self.view.pointer(e, matrix, 0, first)
+
+
+def rows_in_place(view: MatrixView, dtype: DType, height: int, reads: int) -> bool:
+    """Whether tiles of `height` rows read a well where it lies, `reads` times over."""
+    row, k = view.rows.stride, view.columns.stride
+    if row is None or k is None or view.dtype is not dtype:
+        return False
+    if reads <= 2 or view.columns.count <= 8:
+        return True
+    # The lines that are in use at once must not fall into the same few sets of the first-level cache (64 sets of lines).
+    step, lines = (row, height) if abs(k) == 1 else (k, view.columns.count)
+    used: dict[int, int] = {}
+    for i in range(min(lines, 512)):
+        at = abs(i * step) * dtype.itemsize // 64 % 64
+        used[at] = used.get(at, 0) + 1
+    return max(used.values()) <= 6

@@ -1,0 +1,157 @@
+"""Bringing operands into the order in which register tiles read them.
+
+b becomes panels: for each panel of columns all rows (k) one after the other, `columns` elements each, without gaps; what
+lies beyond the last column of the matrix is undefined and only ever reaches sums that are thrown away. a becomes rows
+with a stride that spreads them over the sets of the first-level cache. Both are converted to the dtype of the sums.
+No element outside the operand is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from rlx.backends.cpu.gemm_view import MatrixView, convert
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64
+from rlx.ir.dtypes import DType
+
+
+def padded_stride(depth: int, dtype: DType) -> int:
+    """Elements from row to row of a copied: whole cache lines, an odd number of them."""
+    line = 64 // dtype.itemsize
+    lines = -(-depth // line)
+    return (lines | 1) * line
+
+
+def pack_panel(
+    e: FunctionEmitter,
+    view: MatrixView,
+    dtype: DType,
+    columns: int,
+    matrix: ir.Value,
+    first: ir.Value,
+    destination: ir.Value,
+) -> None:
+    """Write the panel of `columns` columns from column `first` on; the view's rows are k."""
+    depth, total = view.rows.count, view.columns.count
+    if view.columns.stride in (0, 1) and (view.columns.stride == 1 or total == 1):
+        _pack_by_rows(e, view, dtype, columns, matrix, first, destination)
+        return
+    lanes = e.target.lanes(dtype.bits)
+    blocked = depth // lanes * lanes if _transposes(e, view, dtype) else 0
+    if blocked:
+        with e.loop(I64(0), I64(columns), I64(lanes)) as column, e.loop(I64(0), I64(blocked), I64(lanes)) as k:
+            sources = []
+            for lane in range(lanes):
+                at = _at_most(e, e.builder.add(first, e.builder.add(column, I64(lane))), total - 1)
+                sources.append(e.load_lanes(view.pointer(e, matrix, k, at), dtype, lanes))
+            target = e.builder.add(e.builder.mul(k, I64(columns)), column)
+            for i, vector in enumerate(transpose(e, sources)):
+                at = e.builder.add(target, I64(i * columns))
+                e.store_lanes(e.element_pointer(destination, dtype, at), dtype, vector, lanes)
+    if blocked < depth:
+        with e.loop(I64(0), I64(columns), I64(1)) as column, e.loop(I64(blocked), I64(depth), I64(1)) as k:
+            at = _at_most(e, e.builder.add(first, column), total - 1)
+            value = e.load_one(view.pointer(e, matrix, k, at), view.dtype)
+            to = e.builder.add(e.builder.mul(k, I64(columns)), column)
+            e.store_one(e.element_pointer(destination, dtype, to), dtype, convert(e, value, view.dtype, dtype, 1))
+
+
+def _transposes(e: FunctionEmitter, view: MatrixView, dtype: DType) -> bool:
+    """Whether squares of the operand can go through registers: k is contiguous and nothing is converted."""
+    return view.rows.stride == 1 and view.dtype is dtype
+
+
+def _pack_by_rows(
+    e: FunctionEmitter,
+    view: MatrixView,
+    dtype: DType,
+    columns: int,
+    matrix: ir.Value,
+    first: ir.Value,
+    destination: ir.Value,
+) -> None:
+    """Columns are neighbours in memory: each row of the panel is a copy of whole vectors."""
+    lanes = e.target.lanes(dtype.bits)
+    total = view.columns.count
+
+    def copy(whole: bool) -> None:
+        left = e.builder.sub(I64(total), first)
+        with e.loop(I64(0), I64(view.rows.count), I64(1)) as k:
+            source = view.pointer(e, matrix, k, first)
+            target = e.element_pointer(destination, dtype, e.builder.mul(k, I64(columns)))
+            for at in range(0, columns, lanes):
+                mask = None if whole else e.mask_for(e.builder.sub(left, I64(at)), lanes)
+                value = e.load_lanes(e.element_pointer(source, view.dtype, I64(at)), view.dtype, lanes, mask)
+                value = convert(e, value, view.dtype, dtype, lanes)
+                e.store_lanes(e.element_pointer(target, dtype, I64(at)), dtype, value, lanes)
+
+    by_fullness(e, total, columns, first, copy)
+
+
+def by_fullness(e: FunctionEmitter, total: int, columns: int, first: ir.Value, emit: Callable[[bool], None]) -> None:
+    """Emit code for a panel that begins at column `first`: once where all panels are whole, else for both cases."""
+    if total % columns == 0:
+        emit(True)
+    elif total < columns:
+        emit(False)
+    else:
+        whole = e.builder.icmp_signed("<=", first, I64(total - columns))
+        with e.builder.if_else(whole) as (then, otherwise):
+            with then:
+                emit(True)
+            with otherwise:
+                emit(False)
+
+
+def copy_rows(
+    e: FunctionEmitter,
+    view: MatrixView,
+    dtype: DType,
+    stride: int,
+    matrix: ir.Value,
+    first: ir.Value,
+    count: ir.Value,
+    destination: ir.Value,
+) -> None:
+    """Copy rows first .. first + count of a (its columns are k) to rows `stride` elements apart."""
+    lanes = e.target.lanes(dtype.bits)
+    depth = view.columns.count
+    vectors = depth // lanes * lanes if view.columns.stride == 1 else 0
+    with e.loop(I64(0), count, I64(1)) as row:
+        at = e.builder.add(first, row)
+        target = e.element_pointer(destination, dtype, e.builder.mul(row, I64(stride)))
+        if vectors:
+            source = view.pointer(e, matrix, at, 0)
+            with e.loop(I64(0), I64(vectors), I64(lanes)) as k:
+                value = e.load_lanes(e.element_pointer(source, view.dtype, k), view.dtype, lanes)
+                value = convert(e, value, view.dtype, dtype, lanes)
+                e.store_lanes(e.element_pointer(target, dtype, k), dtype, value, lanes)
+        if vectors < depth:
+            with e.loop(I64(vectors), I64(depth), I64(1)) as k:
+                value = e.load_one(view.pointer(e, matrix, at, k), view.dtype)
+                value = convert(e, value, view.dtype, dtype, 1)
+                e.store_one(e.element_pointer(target, dtype, k), dtype, value)
+
+
+def transpose(e: FunctionEmitter, rows: list[ir.Value]) -> list[ir.Value]:
+    """A square of lanes, transposed: swaps of ever larger halves between ever nearer rows."""
+    lanes = len(rows)
+    step = lanes // 2
+    while step:
+        swapped: list[ir.Value] = list(rows)
+        low = [i if not i & step else i - step + lanes for i in range(lanes)]
+        high = [i + step if not i & step else i + lanes for i in range(lanes)]
+        for i in range(lanes):
+            if not i & step:
+                swapped[i] = e.shuffle(rows[i], low, rows[i + step])
+                swapped[i + step] = e.shuffle(rows[i], high, rows[i + step])
+        rows = swapped
+        step //= 2
+    return rows
+
+
+def _at_most(e: FunctionEmitter, value: ir.Value, limit: int) -> ir.Value:
+    return e.builder.select(e.builder.icmp_signed("<", value, I64(limit)), value, I64(limit))

@@ -1,0 +1,197 @@
+"""Matrix products of the lowering as kernels: choosing how each operand is read, and building pack and compute."""
+
+from __future__ import annotations
+
+from math import prod
+
+from llvmlite import ir
+
+from rlx.backends.cpu.gemm import ProductKernel
+from rlx.backends.cpu.gemm_epilogue import TileWriter
+from rlx.backends.cpu.gemm_operand import (
+    Panels,
+    PanelsCopied,
+    PanelsInPlace,
+    PanelsPacked,
+    Rows,
+    RowsCopied,
+    RowsInPlace,
+    rows_in_place,
+)
+from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, padded_stride
+from rlx.backends.cpu.gemm_plan import Tiling, choose_tiling
+from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
+from rlx.codegen.kernel import Const, Cost, LoopKernel, Memory, TemplateKernel, Var
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64
+from rlx.codegen.lower.templates import Epilogue, MatmulKernels, MatmulSpec
+from rlx.codegen.printer import kernel_identity
+from rlx.codegen.target import Target
+from rlx.ir import dtypes
+from rlx.ir.dtypes import DType
+
+#: What sums may be held in.
+SUM_DTYPES = (dtypes.f32, dtypes.f64, dtypes.i32, dtypes.u32)
+#: What operands may be held in, beside the sums' own dtype.
+OPERAND_DTYPES = (dtypes.f16, dtypes.bf16, dtypes.i8, dtypes.u8, dtypes.i16, dtypes.u16)
+
+#: Row tiles from which on a panel of b is worth a copy.
+_TILES_WORTH_A_COPY = 3
+
+
+def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
+    """The kernels for a spec, or None where loops should do it."""
+    dtype = spec.acc_dtype
+    if not supported(spec.a_dtype, spec.b_dtype, dtype) or 0 in (*spec.batch, *spec.m, *spec.n, *spec.k):
+        return None
+    a = matrix_view(spec.a, spec.batch, spec.m, spec.k)
+    b = matrix_view(spec.b, spec.batch, spec.k, spec.n)
+    if a is None or b is None:
+        return None
+    batch, rows, columns, depth = prod(spec.batch), prod(spec.m), prod(spec.n), prod(spec.k)
+    tiling = choose_tiling(target, dtype, batch, rows, columns, depth)
+    pack: TemplateKernel | None = None
+    packed_nbytes = 0
+    a_memory, b_memory = spec.a, spec.b
+    if spec.b_constant:
+        packed = PanelsPacked(b, dtype, tiling.columns)
+        pack, packed_nbytes = _pack_panels(target, spec.b, packed), packed.packed_bytes
+        b_memory = Memory(spec.b.name, dtype, (1,))
+        panels: Panels = packed
+    else:
+        panels = panels_of(b, dtype, tiling, rows)
+    if spec.a_constant and not rows_lie_well(a, dtype, tiling, columns):
+        pack, packed_nbytes, a = pack_rows(target, spec.a, a, dtype)
+        a_memory = Memory(spec.a.name, dtype, (1,))
+    lie_well = rows_lie_well(a, dtype, tiling, columns)
+    a_rows: Rows = RowsInPlace(a) if lie_well else RowsCopied(a, dtype, min(tiling.block, rows))
+
+    def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
+        return [*split_index(e, matrix, spec.batch), *split_index(e, row, spec.m)]
+
+    kernel = ProductKernel(
+        target,
+        dtype,
+        batch,
+        rows,
+        columns,
+        depth,
+        tiling,
+        a_rows,
+        panels,
+        TileWriter(epilogue, place, spec.n, dtype, tiling.columns),
+    )
+    elements = batch * rows * columns
+    identity = (
+        f"matmul {target.name} {spec.a_dtype}x{spec.b_dtype}->{dtype} {spec.batch}x{spec.m}x{spec.n}x{spec.k} "
+        f"a={spec.a.name}{a}{type(a_rows).__name__} b={spec.b.name}{b}{type(panels).__name__} {tiling} "
+        f"{epilogue_identity(epilogue)}"
+    )
+    compute = TemplateKernel(
+        label="matmul",
+        args=(a_memory, b_memory, *epilogue.args),
+        grid=kernel.grid,
+        identity=identity,
+        emit=kernel.emit,
+        cost=Cost(
+            flops=elements * (2.0 * depth + epilogue.flops),
+            bytes=float(
+                a.matrices * rows * depth * spec.a_dtype.itemsize
+                + b.matrices * depth * columns * spec.b_dtype.itemsize
+                + elements * sum(s.memory.dtype.itemsize for s in epilogue.stores)
+            ),
+        ),
+        scratch_bytes=kernel.scratch_bytes,
+    )
+    return MatmulKernels(pack, packed_nbytes, compute)
+
+
+def supported(a: DType, b: DType, sums: DType) -> bool:
+    """Whether the tiles take these dtypes."""
+    return sums in SUM_DTYPES and all(d is sums or d in OPERAND_DTYPES for d in (a, b))
+
+
+def epilogue_identity(epilogue: Epilogue) -> str:
+    """Text that tells epilogues apart which emit different code."""
+    names = (epilogue.acc, *epilogue.index)
+    one = Const(1, dtypes.i64)
+    return kernel_identity(LoopKernel("", epilogue.args, Var("unused"), one, epilogue.stores, names))
+
+
+def rows_lie_well(a: MatrixView, dtype: DType, tiling: Tiling, columns: int) -> bool:
+    return rows_in_place(a, dtype, tiling.rows, tiling.panels(columns))
+
+
+def panels_of(b: MatrixView, dtype: DType, tiling: Tiling, rows: int) -> Panels:
+    """How a b that is not constant is read: in place where few tiles read it, else copied."""
+    tiles = -(-rows // tiling.rows)
+    lies_well = b.dtype is dtype and b.columns.stride == 1 and b.rows.stride is not None
+    if lies_well and b.columns.count % tiling.columns == 0 and tiles < _TILES_WORTH_A_COPY:
+        return PanelsInPlace(b)
+    return PanelsCopied(b, dtype, tiling.columns)
+
+
+def _without_broadcasts(view: MatrixView) -> MatrixView:
+    """The view of the matrices that differ."""
+    kept = [(n, s) for n, s in zip(view.batch.sizes, view.batch.strides, strict=True) if s]
+    batch = Dims(tuple(n for n, _ in kept), tuple(s for _, s in kept))
+    return MatrixView(view.name, view.dtype, batch, view.rows, view.columns)
+
+
+def _pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> TemplateKernel:
+    """The setup kernel that packs a constant b: one grid index a panel."""
+    view = _without_broadcasts(packed.view)
+    destination = Memory("packed", packed.dtype, (1,), writable=True)
+    dtype, columns = packed.dtype, packed.columns
+
+    def emit(e: FunctionEmitter) -> None:
+        with e.loop(e.begin, e.end, I64(1)) as index:
+            matrix, panel = split_index(e, index, (view.matrices, packed.panels))
+            at = e.integer_mul(index, I64(view.rows.count * columns))
+            to = e.element_pointer(e.args["packed"], dtype, at)
+            pack_panel(e, view, dtype, columns, matrix, e.integer_mul(panel, I64(columns)), to)
+
+    return TemplateKernel(
+        label="pack_panels",
+        args=(source, destination),
+        grid=view.matrices * packed.panels,
+        identity=f"pack_panels {target.name} {view} {dtype} {columns}",
+        emit=emit,
+        cost=Cost(bytes=2.0 * packed.packed_bytes),
+    )
+
+
+def pack_rows(target: Target, source: Memory, a: MatrixView, dtype: DType) -> tuple[TemplateKernel, int, MatrixView]:
+    """The setup kernel that copies a constant a, one grid index a row; its bytes, and the view of the copy."""
+    view = _without_broadcasts(a)
+    rows, depth = view.rows.count, view.columns.count
+    stride = padded_stride(depth, dtype)
+    destination = Memory("packed", dtype, (1,), writable=True)
+
+    def emit(e: FunctionEmitter) -> None:
+        with e.loop(e.begin, e.end, I64(1)) as index:
+            matrix, row = split_index(e, index, (view.matrices, rows))
+            to = e.element_pointer(e.args["packed"], dtype, e.integer_mul(index, I64(stride)))
+            copy_rows(e, view, dtype, stride, matrix, row, I64(1), to)
+
+    nbytes = view.matrices * rows * stride * dtype.itemsize
+    kernel = TemplateKernel(
+        label="pack_rows",
+        args=(source, destination),
+        grid=view.matrices * rows,
+        identity=f"pack_rows {target.name} {view} {dtype}",
+        emit=emit,
+        cost=Cost(bytes=2.0 * nbytes),
+    )
+    steps, step = [0] * len(a.batch.sizes), rows * stride
+    for axis in reversed(range(len(steps))):
+        if a.batch.strides[axis]:
+            steps[axis], step = step, step * a.batch.sizes[axis]
+    copied = MatrixView(
+        a.name,
+        dtype,
+        Dims(a.batch.sizes, tuple(steps)),
+        Dims((rows,), (stride,)) if rows > 1 else Dims((), ()),
+        Dims((depth,), (1,)) if depth > 1 else Dims((), ()),
+    )
+    return kernel, nbytes, copied

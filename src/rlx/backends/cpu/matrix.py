@@ -1,0 +1,24 @@
+"""What the CPU offers beyond loops: `CpuTemplates` turns specs into kernels of our own for one target.
+
+A spec is refused (None: the lowering writes plain loops) where it holds no element, its strides are known at run time
+only, or its dtype is one that vectors do not hold (complex, bool, integers other than 32-bit sums).
+"""
+
+from __future__ import annotations
+
+from rlx.backends.cpu.matmul import matmul_kernels
+from rlx.codegen.lower.templates import ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
+from rlx.codegen.target import Target
+
+
+class CpuTemplates:
+    """The matrix and convolution templates for `target`; pure, so any thread may use it."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
+        return matmul_kernels(self.target, spec, epilogue)
+
+    def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
+        return None

@@ -1,0 +1,263 @@
+"""Matrix product kernels against NumPy in float64, on every instruction set that this machine has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import as_strided
+
+from rlx.backends.cpu.matrix import CpuTemplates
+from rlx.codegen.kernel import Apply, Load, Memory, Store, Var
+from rlx.codegen.lower.templates import Epilogue, MatmulSpec
+from rlx.ir import dtypes
+from rlx.ir.dtypes import DType
+
+SIZES = [1, 2, 3, 5, 13, 14, 15, 17, 31, 33, 48, 100]
+
+
+def contiguous(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(sizes[i + 1 :]) for i in range(len(sizes)))
+
+
+@dataclass
+class Case:
+    """One product and how its operands lie; None: in C order over (*batch, *m, *k) and (*batch, *k, *n)."""
+
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    k: tuple[int, ...]
+    batch: tuple[int, ...] = ()
+    a_strides: tuple[int, ...] | None = None
+    b_strides: tuple[int, ...] | None = None
+    out_strides: tuple[int, ...] | None = None
+    dtype: DType = dtypes.f32
+    acc: DType = dtypes.f32
+    a_constant: bool = False
+    b_constant: bool = False
+
+    def spec(self) -> MatmulSpec:
+        a_sizes, b_sizes = (*self.batch, *self.m, *self.k), (*self.batch, *self.k, *self.n)
+        return MatmulSpec(
+            self.dtype,
+            self.dtype,
+            self.acc,
+            self.batch,
+            self.m,
+            self.n,
+            self.k,
+            Memory("a", self.dtype, self.a_strides or contiguous(a_sizes)),
+            Memory("b", self.dtype, self.b_strides or contiguous(b_sizes)),
+            self.a_constant,
+            self.b_constant,
+        )
+
+
+def strided(raw: np.ndarray, sizes: tuple[int, ...], strides: tuple[int | object, ...]) -> np.ndarray:
+    return as_strided(raw, sizes, [s * raw.itemsize for s in strides])  # type: ignore[operator]
+
+
+def span(sizes: tuple[int, ...], strides: tuple[int | object, ...]) -> int:
+    return 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))  # type: ignore[operator]
+
+
+def store_all(case: Case, extra: bool) -> Epilogue:
+    """out = acc, or out = max(acc * 0.5 + bias[n], residual[like out])."""
+    sizes = (*case.batch, *case.m, *case.n)
+    index = tuple(Var(f"i{axis}") for axis in range(len(sizes)))
+    acc = Var("acc", case.acc)
+    out = Memory("out", case.acc, case.out_strides or contiguous(sizes), writable=True)
+    if not extra:
+        return Epilogue(acc, index, (Store(out, index, acc),), (out,))
+    lead = len(sizes) - len(case.n)
+    bias = Memory("bias", case.acc, (0,) * lead + contiguous(case.n))
+    residual = Memory("residual", case.acc, contiguous(sizes))
+    shifted = Apply("add", (Apply("add", (acc, acc), case.acc), Load(bias, index)), case.acc)
+    value = Apply("max", (shifted, Load(residual, index)), case.acc)
+    return Epilogue(acc, index, (Store(out, index, value),), (out, bias, residual), flops=3)
+
+
+def check(runner, case: Case, *, extra: bool = False, seed: int = 0, split: int = 1) -> None:
+    rng = np.random.default_rng([seed, *case.m, *case.n, *case.k])
+    spec, epilogue = case.spec(), store_all(case, extra)
+    kernels = CpuTemplates(runner.target).matmul(spec, epilogue)
+    assert kernels is not None
+    sizes = (*case.batch, *case.m, *case.n)
+    a_sizes, b_sizes = (*case.batch, *case.m, *case.k), (*case.batch, *case.k, *case.n)
+
+    def fresh(sizes: tuple[int, ...], strides: tuple[int | object, ...]) -> np.ndarray:
+        count = span(sizes, strides)
+        if case.dtype.is_integer:
+            info = np.iinfo(case.dtype.numpy)
+            return rng.integers(max(info.min, -1000), min(info.max, 1000), count, endpoint=True).astype(info.dtype)
+        return rng.standard_normal(count).astype(case.dtype.numpy)
+
+    a_raw, b_raw = fresh(a_sizes, spec.a.strides), fresh(b_sizes, spec.b.strides)
+    operands = [a_raw, b_raw]
+    for array in operands:
+        array.flags.writeable = False
+    if kernels.pack is not None:
+        packed = np.full(kernels.packed_nbytes, 0xFB, np.uint8)
+        which = 1 if case.b_constant else 0
+        runner.compile(kernels.pack)([operands[which], packed])
+        packed.flags.writeable = False
+        operands[which] = packed
+    out_strides = case.out_strides or contiguous(sizes)
+    out_raw = np.full(span(sizes, out_strides), 77, case.acc.numpy)
+    arrays = [*operands, out_raw]
+    bias = residual = None
+    if extra:
+        bias = rng.standard_normal(case.n).astype(case.acc.numpy)
+        residual = rng.standard_normal(sizes).astype(case.acc.numpy)
+        arrays += [bias, residual]
+    grid = kernels.compute.grid
+    edges = [grid * i // split for i in range(split + 1)]
+    runner.compile(kernels.compute)(arrays, list(zip(edges, edges[1:], strict=False)))
+
+    wide = np.int64 if case.acc.is_integer else np.float64
+    groups = [prod(case.batch), prod(case.m), prod(case.k), prod(case.n)]
+    a = strided(a_raw, a_sizes, spec.a.strides).astype(wide).reshape(groups[0], groups[1], groups[2])
+    b = strided(b_raw, b_sizes, spec.b.strides).astype(wide).reshape(groups[0], groups[2], groups[3])
+    exact = (a @ b).reshape(sizes)
+    got = strided(out_raw, sizes, out_strides)
+    if extra:
+        exact = np.maximum(2 * exact + bias, residual)
+    if case.acc.is_integer:
+        np.testing.assert_array_equal(got, exact)
+        return
+    eps = np.finfo(case.acc.numpy).eps
+    bound = (np.abs(a) @ np.abs(b)).reshape(sizes) * 2 + (np.abs(bias) + np.abs(residual) if extra else 0)
+    assert np.all(np.abs(got - exact) <= eps * (2 + np.sqrt(groups[2])) * bound + 1e-30), np.abs(got - exact).max()
+
+
+@pytest.mark.parametrize("constant", ["", "a", "b"])
+def test_products_of_odd_sizes_agree_with_float64(runner, constant: str) -> None:
+    rng = np.random.default_rng(len(constant) + 7)
+    cases = [tuple(int(x) for x in rng.choice(SIZES, 3)) for _ in range(6)]
+    for m, n, k in [*cases, (1, 100, 33), (100, 1, 17), (15, 33, 1), (1, 1, 1), (33, 17, 100)]:
+        case = Case((m,), (n,), (k,), a_constant=constant == "a", b_constant=constant == "b")
+        check(runner, case, extra=bool((m + n) % 2))
+
+
+@pytest.mark.parametrize("side", ["a", "b", "both"])
+def test_transposed_operands_are_read_as_they_lie(runner, side: str) -> None:
+    for m, n, k in [(33, 100, 17), (5, 31, 48), (70, 64, 64)]:
+        case = Case((m,), (n,), (k,))
+        if side in ("a", "both"):
+            case.a_strides = (1, m)
+        if side in ("b", "both"):
+            case.b_strides = (1, k)
+        check(runner, case)
+
+
+def test_batched_heads_inside_wider_rows(runner) -> None:
+    heads, rows, width = 3, 17, 20
+    row = heads * width
+    scores = Case((rows,), (rows,), (width,), (2, heads), (rows * row, width, row, 1), (rows * row, width, 1, row))
+    check(runner, scores, split=3)
+    values = Case(
+        (rows,), (width,), (rows,), (2, heads), None, (rows * row, width, row, 1), (rows * row, width, row, 1)
+    )
+    check(runner, values)
+
+
+def test_broadcast_operands(runner) -> None:
+    check(runner, Case((13,), (33,), (15,), (3, 2), (13 * 15, 0, 15, 1), None))
+    check(runner, Case((13,), (33,), (15,), (3, 2), None, (0, 15 * 33, 33, 1), b_constant=True))
+    check(runner, Case((13,), (33,), (15,), (3, 2), (0, 13 * 15, 15, 1), None, a_constant=True))
+
+
+def test_groups_of_several_dimensions(runner) -> None:
+    check(runner, Case((2, 7), (3, 16), (33,), out_strides=(3 * 7 * 16, 16, 7 * 16, 1), b_constant=True), extra=True)
+    check(runner, Case((2, 7), (3, 10), (4, 9), out_strides=(3 * 7 * 10, 10, 7 * 10, 1)), extra=True)
+    check(runner, Case((2, 7), (3, 10), (4, 9), a_strides=(36, 72, 1, 4), b_strides=(7, 30 * 9, 90, 9)))
+    check(runner, Case((), (33,), (17,)))
+    check(runner, Case((33,), (), (17,)), extra=True)
+    check(runner, Case((), (), (17,), (5,)))
+
+
+def test_rows_that_share_cache_sets_are_copied_apart(runner) -> None:
+    check(runner, Case((40,), (130,), (1024,)))
+    check(runner, Case((40,), (130,), (1024,), a_constant=True))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "acc"),
+    [
+        (dtypes.f64, dtypes.f64),
+        (dtypes.f16, dtypes.f32),
+        (dtypes.bf16, dtypes.f32),
+        (dtypes.i8, dtypes.i32),
+        (dtypes.u8, dtypes.i32),
+        (dtypes.i32, dtypes.i32),
+    ],
+    ids=str,
+)
+def test_other_dtypes_convert_to_the_dtype_of_the_sums(runner, dtype: DType, acc: DType) -> None:
+    for constant in (False, True):
+        check(runner, Case((17,), (35,), (37,), dtype=dtype, acc=acc, b_constant=constant))
+        check(runner, Case((1,), (35,), (40,), b_strides=(1, 40), dtype=dtype, acc=acc, b_constant=constant))
+
+
+def test_any_split_of_the_grid_gives_the_same_bits(runner) -> None:
+    case = Case((150,), (100,), (70,), (2,))
+    kernels = CpuTemplates(runner.target).matmul(case.spec(), store_all(case, False))
+    assert kernels is not None
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((2, 150, 70), np.float32), rng.standard_normal((2, 70, 100), np.float32)
+    run = runner.compile(kernels.compute)
+    grid = kernels.compute.grid
+    assert grid >= 4
+    results = []
+    for ranges in ([(0, grid)], [(i, i + 1) for i in reversed(range(grid))], [(1, grid), (0, 1)]):
+        out = np.zeros((2, 150, 100), np.float32)
+        run([a, b, out], ranges)
+        results.append(out)
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+
+
+def test_nan_and_infinity_reach_exactly_the_sums_that_read_them(runner) -> None:
+    case = Case((15,), (33,), (20,))
+    kernels = CpuTemplates(runner.target).matmul(case.spec(), store_all(case, False))
+    assert kernels is not None
+    rng = np.random.default_rng(5)
+    a, b = rng.standard_normal((15, 20), np.float32), rng.standard_normal((20, 33), np.float32)
+    a[14, 19], b[19, 32], b[0, 0] = np.nan, np.inf, -np.inf
+    out = np.zeros((15, 33), np.float32)
+    runner.compile(kernels.compute)([a, b, out])
+    with np.errstate(invalid="ignore"):
+        expected = a.astype(np.float64) @ b.astype(np.float64)
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(expected))
+    np.testing.assert_array_equal(np.isinf(out), np.isinf(expected))
+
+
+def test_empty_products_and_run_time_strides_are_left_to_loops(runner) -> None:
+    templates = CpuTemplates(runner.target)
+    empty = Case((3,), (4,), (0,))
+    assert templates.matmul(empty.spec(), store_all(empty, False)) is None
+    case = Case((3,), (4,), (5,))
+    spec = replace(case.spec(), a=Memory("a", dtypes.f32, (Var("stride"), 1)))
+    assert templates.matmul(spec, store_all(case, False)) is None
+
+
+def test_equal_specs_have_equal_identities_and_others_have_not() -> None:
+    from rlx.codegen.target import PRESETS
+
+    def identity(case: Case, extra: bool, target: str = "avx2") -> str:
+        kernels = CpuTemplates(PRESETS[target]).matmul(case.spec(), store_all(case, extra))
+        assert kernels is not None
+        return kernels.compute.identity
+
+    case = Case((33,), (34,), (35,))
+    assert identity(case, True) == identity(case, True)
+    others = [
+        identity(case, False),
+        identity(case, True, "avx512"),
+        identity(replace(case, k=(36,)), True),
+        identity(replace(case, b_strides=(1, 35)), True),
+        identity(replace(case, b_constant=True), True),
+        identity(replace(case, out_strides=(1, 33)), True),
+    ]
+    assert len({identity(case, True), *others}) == 1 + len(others)
