@@ -45,7 +45,7 @@ class Session:
     """
 
     def __init__(self, device: Device | str = "cpu", options: Options | None = None) -> None:
-        self.device = Device(device)
+        self.device = device if isinstance(device, Device) else Device(device)
         self.options = options or Options()
         self._backend = self.device.backend
         self._disk = DiskCache(self.options.cache_dir, self.options.cache_bytes) if self.options.cache else None
