@@ -148,7 +148,7 @@ class _Printer:
             case Apply():
                 return f"{expr.op}.{expr.dtype}({', '.join(self._inline(a) for a in expr.args)})"
             case Load():
-                return f"load {self._memory(expr.memory)}[{', '.join(self._inline(i) for i in expr.index)}]"
+                return f"load {self._memory(expr.memory)}{self._view(expr.memory)}[{', '.join(self._inline(i) for i in expr.index)}]"
 
     # -- statements ----------------------------------------------------------------------------------------------
 
