@@ -152,21 +152,11 @@ class Buffer:
         Raises DLPackError where its dtype, layout or device has no counterpart here.
         """
         given = dlpack.import_tensor(tensor)
-        for device in (HOST, *Device.all()):
-            known = (dlpack.CPU, 0) if device == HOST else device.properties.dlpack_device
-            if known == given.device:
-                memory = device_memory(device)
-                low, high = byte_range(given.shape, given.strides, given.dtype.itemsize)
-                block = Block(memory, given.address + low, high - low, keep=given.keep)
-                type = TensorType(given.shape, given.dtype)
-                return cls(
-                    _Hold(block, "a DLPack tensor"), given.address, type, given.strides,
-                    readonly=given.readonly, is_view=False,
-                )  # fmt: skip
-        raise DLPackError(
-            f"the tensor is on DLPack device {given.device}, which is none of RLX's",
-            where=f"devices here: {', '.join(map(str, Device.all()))}",
-        )
+        memory = device_memory(_device_of(given.device))
+        low, high = byte_range(given.shape, given.strides, given.dtype.itemsize)
+        hold = _Hold(Block(memory, given.address + low, high - low, keep=given.keep), "a DLPack tensor")
+        type = TensorType(given.shape, given.dtype)
+        return cls(hold, given.address, type, given.strides, readonly=given.readonly, is_view=False)
 
     @classmethod
     def _adopt(cls, memory: DeviceMemory, array: np.ndarray, readonly: bool, *, keep: object, name: str) -> Self:
@@ -464,3 +454,15 @@ def _host_visible(device: Device, hint: str) -> DeviceMemory:
     if not memory.backend.host_visible:
         raise NotHostMemory(f"the memory of {device} is not the host's", hint=hint)
     return memory
+
+
+def _device_of(numbers: tuple[int, int]) -> Device:
+    if numbers == (dlpack.CPU, 0):
+        return HOST
+    for device in Device.all():
+        if device.properties.dlpack_device == numbers:
+            return device
+    raise DLPackError(
+        f"the tensor is on DLPack device {numbers}, which is none of RLX's",
+        where=f"devices here: {', '.join(map(str, Device.all()))}",
+    )

@@ -19,7 +19,7 @@ _NAME = re.compile(r"([a-z][a-z0-9_]*)(?::(0|[1-9][0-9]{0,5}))?")
 
 @dataclass(frozen=True, order=True, init=False)
 class Device:
-    """One device: `Device("cpu")`, `Device("cuda:1")`, `Device("cuda", 1)`. Hashable, ordered, picklable.
+    """One device: `Device("cpu")`, `Device("cuda:1")`, `Device("cuda", 1)`; a device makes itself. Hashable, ordered, picklable.
 
     Printed as `kind:ordinal`. Raises DeviceNameError for a name that does not parse.
     """
@@ -27,8 +27,8 @@ class Device:
     kind: str
     ordinal: int
 
-    def __init__(self, name: str, ordinal: int | None = None) -> None:
-        match = _NAME.fullmatch(name)
+    def __init__(self, name: str | Device, ordinal: int | None = None) -> None:
+        match = _NAME.fullmatch(str(name))
         if match is None or (ordinal is not None and match[2] is not None):
             given = repr(name) if ordinal is None else f"({name!r}, {ordinal!r})"
             raise DeviceNameError(
