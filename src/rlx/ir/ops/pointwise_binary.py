@@ -35,7 +35,7 @@ def _rem(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _pow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    if x.dtype.kind not in "iu":
+    if x.dtype.kind != "i":
         return np.power(x, y)
     negative = y < 0
     whole = np.power(x, np.where(negative, 0, y).astype(x.dtype))

@@ -201,7 +201,7 @@ record("neg", "-x; integers wrap.", direct(np.negative), count=1, accepted=NUMER
 record(
     "abs",
     "The magnitude of x, real for complex x; the least signed integer is its own.",
-    direct(np.abs, lambda d: PART_OF.get(d, d)),
+    through_wider(np.abs, lambda d: PART_OF.get(d, d)),
     count=1,
     accepted=NUMERIC,
     result=lambda d: PART_OF.get(d, d),
