@@ -227,25 +227,40 @@ class ValueEmitter:
         return self.builder.fcmp_unordered("uno", a, a)
 
     def maximum(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """The greater; NaN where either is NaN; of zeros either."""
-        return self._extreme(a, b, ">", "maximum")
-
-    def minimum(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """The lesser; NaN where either is NaN; of zeros either."""
-        return self._extreme(a, b, "<", "minimum")
-
-    def _extreme(self, a: ir.Value, b: ir.Value, order: str, native: str) -> ir.Value:
+        """The greater; NaN where either is NaN; +0 is above -0."""
         if not self.target.is_x86:
-            return self.intrinsic(native, a, b)
+            return self.intrinsic("maximum", a, b)
         if isinstance(a, ir.Constant):
             a, b = b, a
-        # One instruction that gives its second operand where either is NaN: right for b, a second look at a is needed
-        # unless b is a constant; then the operands trade places.
-        b_wins = self.builder.fcmp_ordered(order, b, a)
-        best = self.builder.select(b_wins, b, a)
-        if isinstance(b, ir.Constant):
-            return best
-        return self.builder.select(self.is_nan(b), b, best)
+        if isinstance(b, ir.Constant) and not self._is_constant(b, float("nan")):
+            # One instruction that gives its second operand, a, for NaN and for equal zeros; only +0 must still win.
+            best = self._first_if(">", b, a)
+            return self.plus(best, 0.0) if self._is_constant(b, 0.0) else best
+        best = self.builder.and_(self.as_int(self._first_if(">", a, b)), self.as_int(self._first_if(">", b, a)))
+        return self._or_nan(a, b, self.as_float(best))
+
+    def minimum(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The lesser; NaN where either is NaN; -0 is below +0."""
+        if not self.target.is_x86:
+            return self.intrinsic("minimum", a, b)
+        if isinstance(a, ir.Constant):
+            a, b = b, a
+        if isinstance(b, ir.Constant) and not self._is_constant(b, -0.0) and not self._is_constant(b, float("nan")):
+            return self._first_if("<", b, a)
+        best = self.builder.or_(self.as_int(self._first_if("<", a, b)), self.as_int(self._first_if("<", b, a)))
+        return self._or_nan(a, b, self.as_float(best))
+
+    def _is_constant(self, a: ir.Constant, value: float) -> bool:
+        return a.get_reference() == constant(a.type, value).get_reference()
+
+    def _first_if(self, order: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a where a is above (below) b, else b: what x86's maximum and minimum do."""
+        return self.builder.select(self.builder.fcmp_ordered(order, a, b), a, b)
+
+    def _or_nan(self, a: ir.Value, b: ir.Value, best: ir.Value) -> ir.Value:
+        """NaN where a or b is. `best` there is a mixture of their bits."""
+        nan = constant(a.type, float("nan"))
+        return self.builder.select(self.builder.fcmp_unordered("uno", a, b), nan, best)
 
     # -- rounding to integers ------------------------------------------------------------------------------------
 
