@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlx.cli.program import JsonOption
-from rlx.cli.terminal import count, print_json, print_note, print_table
+from rlx.cli.terminal import print_json, print_note, print_table, size
 from rlx.driver import Device
 from rlx.driver.registry import registry
 
@@ -29,13 +29,13 @@ def devices(as_json: JsonOption = False) -> None:
         )
         return
     rows = [
-        (device, p.name, count(p.memory_bytes), ", ".join(_feature(k, v) for k, v in p.features.items() if v))
+        (device, p.name, size(p.memory_bytes), ", ".join(_feature(k, v) for k, v in p.features.items() if v))
         for device, p in found
     ]
-    print_table("devices", ("device", "name", ">memory bytes", "features"), rows)
+    print_table("devices", ("device", "name", ">memory", "features"), rows)
     for problem in problems:
         print_note(str(problem))
 
 
 def _feature(name: str, value: bool | int | str) -> str:
-    return name if value is True else f"{name} {value}"
+    return name if value is True else f"{name}: {value}"

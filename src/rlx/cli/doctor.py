@@ -99,6 +99,8 @@ def _program(device: Device) -> Finding:
         )
     except RLXError as error:
         return Finding(f"device {device}", False, device.kind == "cpu", error.message, error.hint or "")
+    except ImportError as error:
+        return Finding(f"device {device}", False, device.kind == "cpu", str(error), "pip install --force-reinstall rlx")
     seen = ", ".join(str(v) if v is not True else k for k, v in device.properties.features.items() if v)
     return Finding(
         f"device {device}",

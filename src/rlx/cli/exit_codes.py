@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from rlx.errors import DeviceNotFound, InputMismatch, MissingExtra, OpenShape, RLXError, RunError, UsageError
+from rlx.errors import (
+    DeviceNameError,
+    DeviceNotFound,
+    InputMismatch,
+    MissingExtra,
+    OpenShape,
+    RLXError,
+    RunError,
+    UsageError,
+)
 from rlx.options import OptionError
 
 
@@ -25,7 +34,7 @@ class ExitCode(IntEnum):
 def exit_code_of(error: RLXError) -> ExitCode:
     """The code with which `rlx` ends after `error`."""
     match error:
-        case UsageError() | OptionError() | InputMismatch() | OpenShape() | RunError():
+        case UsageError() | DeviceNameError() | OptionError() | InputMismatch() | OpenShape() | RunError():
             return ExitCode.USAGE
         case DeviceNotFound():
             return ExitCode.NO_DEVICE

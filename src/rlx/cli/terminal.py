@@ -22,11 +22,15 @@ from rlx.errors import RLXError
 
 #: Seconds that work may take before a progress bar appears.
 PATIENCE = 1.0
+_FILE_WIDTH = 200
 
 
 def results() -> Console:
-    """Where results go. Made anew, so that a redirected standard output is honoured."""
-    return Console(soft_wrap=True, highlight=False)
+    """Where results go. Made anew, so that a redirected standard output is honoured; a file gets long lines."""
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
 
 
 def notes() -> Console:
@@ -95,6 +99,15 @@ def seconds(value: float) -> str:
         if value * factor >= 1:
             return f"{value * factor:.3g} {unit}"
     return f"{value * 1e9:.3g} ns"
+
+
+def size(value: float) -> str:
+    """A number of bytes with three figures and the unit that fits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:.3g} TiB"
 
 
 def count(value: float) -> str:

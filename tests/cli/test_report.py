@@ -1,0 +1,95 @@
+"""`rlx inspect`, `bench`, `devices` and `doctor`."""
+
+import os
+
+import pytest
+
+from rlx.cli import doctor
+from rlx.ir.text import parse_text
+
+
+def test_inspect_shows_every_section_of_a_closed_model(rlx, affine):
+    found = rlx("inspect", affine, "--json").document
+    assert found["inputs"] == {"x": "f32[2, 3]", "n": "i64[]"}
+    assert found["outputs"] == {"y": "f32[2, 3]", "m": "i64[]"}
+    assert found["ops"]["mul"] == found["ops"]["neg"] == 1
+    assert found["parameters"] == {"count": 0, "bytes": 0}
+    assert parse_text(found["graph"]).output_names == ("y", "m")
+    assert found["memory"]["arena_bytes"] >= found["memory"]["lower_bound"]
+    assert {"mul", "add"} <= {op for group in found["fusion"] for op in group["ops"]}
+    assert found["dispatch"] == []
+
+
+def test_inspect_prints_for_people_what_json_holds(rlx, affine):
+    done = rlx("inspect", affine)
+    assert done.code == 0
+    for words in ("inputs", "outputs", "f32[2, 3]", "ops", "launches", "arena"):
+        assert words in done.out
+
+
+def test_inspect_of_an_open_model_shows_its_interface_and_how_to_see_more(rlx, open_model):
+    done = rlx("inspect", open_model)
+    assert done.code == 0
+    assert "f32[batch, 4]" in done.out
+    assert "--shape x=1,4" in done.err
+    assert set(rlx("inspect", open_model, "--json").document) == {"model", "inputs", "outputs"}
+
+
+def test_inspect_refuses_a_section_that_needs_sizes(rlx, open_model):
+    assert rlx("inspect", open_model, "--show", "memory").code == 2
+    assert rlx("inspect", open_model, "--show", "memory", "--shape", "x=1,4").code == 0
+
+
+def test_inspect_shows_one_section_alone(rlx, affine):
+    assert set(rlx("inspect", affine, "--show", "ops", "--json").document) == {"model", "parameters", "ops"}
+
+
+def test_bench_gives_median_quartiles_and_the_share_of_the_ceilings(rlx, affine):
+    found = rlx("bench", affine, "--seconds", "0.1", "--threads", "1", "--json").document
+    (timing,) = found["timings"]
+    assert timing["name"] == "rlx"
+    assert 0 < timing["low"] <= timing["median"] <= timing["high"]
+    assert found["ceilings"]["flops"] > 1e8
+    assert 0 < found["share_of_ceiling"] < 1
+
+
+def test_devices_lists_the_cpu_and_the_reference(rlx):
+    found = rlx("devices", "--json").document
+    assert {"cpu:0", "reference:0"} <= {device["device"] for device in found["devices"]}
+    assert "cpu:0" in rlx("devices").out
+
+
+def test_doctor_finds_a_healthy_machine(rlx):
+    done = rlx("doctor", "--json")
+    assert done.code == 0
+    assert done.document["healthy"]
+    found = {f["subject"]: f for f in done.document["findings"]}
+    assert found["device cpu:0"]["works"]
+    assert found["llvmlite"]["works"]
+
+
+def test_doctor_says_what_is_missing_and_the_command_that_mends_it(rlx, monkeypatch):
+    monkeypatch.setattr(doctor, "_OPTIONAL", {"no-such-package": ("reading dreams", "pip install dreams")})
+    done = rlx("doctor")
+    assert done.code == 0
+    assert "not installed: reading dreams" in done.out
+    assert "pip install dreams" in done.out
+
+
+def test_doctor_ends_with_1_where_something_needed_is_missing(rlx, monkeypatch):
+    monkeypatch.setattr(doctor, "_NEEDED", ("no-such-package",))
+    done = rlx("doctor")
+    assert done.code == 1
+    assert "MISSING" in done.out
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o500])
+def test_doctor_finds_a_cache_directory_that_cannot_be_trusted(rlx, tmp_path, monkeypatch, mode):
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(mode)
+    monkeypatch.setenv("RLX_CACHE_DIR", str(directory))
+    found = {f["subject"]: f for f in rlx("doctor", "--json").document["findings"]}
+    # The superuser may write where others may not.
+    works = mode == 0o500 and os.geteuid() == 0
+    assert found["compile cache"]["works"] is works
