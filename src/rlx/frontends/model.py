@@ -112,9 +112,7 @@ def solve_shapes(
     }
 
 
-def _closed(
-    name: str, type: TensorType, bound: Mapping[Dim, tuple[int, str]], where: str
-) -> tuple[int, ...]:
+def _closed(name: str, type: TensorType, bound: Mapping[Dim, tuple[int, str]], where: str) -> tuple[int, ...]:
     open_dims = [str(d) for d in type.shape if isinstance(d, Dim) and d not in bound]
     if open_dims:
         example = tuple(1 if isinstance(d, Dim) else d for d in type.shape)

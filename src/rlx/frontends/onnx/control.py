@@ -245,9 +245,7 @@ def _while(site: Site, body: ModelGraph, carried: list[Value]) -> list[Value]:
             raise site.unsupported(f"{name!r} changing its type from {old.type} to {new.type} between iterations")
     following = b.binary("add", index, 1)
     go_on_next = reshaped(Site(site.node, scope), results[0], ())
-    region = b.region(
-        [index, go_on, *inner, bound, *scope.captures.values()], [following, go_on_next, *results[1:]]
-    )
+    region = b.region([index, go_on, *inner, bound, *scope.captures.values()], [following, go_on_next, *results[1:]])
     test = site.scope.region("test")
     t = test.builder
     inputs = [t.input(v.name or f"in{i}", v.type) for i, v in enumerate(region.inputs)]

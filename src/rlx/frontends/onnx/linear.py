@@ -34,9 +34,7 @@ def product(site: Site, x: Value, y: Value, dtype: DType | None = None) -> Value
     if math.prod(batch_y) == 1 and len(batch_y) <= len(batch_x):
         # One matrix for all rows: a single product of [rows, K] and [K, N].
         y = reshaped(site, y, y.type.sizes[-2:])
-        return b.emit(
-            "dot_general", x, y, lhs_contract=(x.type.rank - 1,), rhs_contract=(0,), preferred_dtype=dtype
-        )
+        return b.emit("dot_general", x, y, lhs_contract=(x.type.rank - 1,), rhs_contract=(0,), preferred_dtype=dtype)
     x = b.broadcast(x, (*batch, *x.type.sizes[-2:]))
     y = b.broadcast(y, (*batch, *y.type.sizes[-2:]))
     axes = tuple(range(len(batch)))

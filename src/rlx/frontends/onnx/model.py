@@ -37,9 +37,7 @@ class OnnxModel(Model):
         optional = decoded.ir_version >= _OPTIONAL_INPUTS_SINCE
         self.defaults = {n: graph.initializers[n] for n in graph.inputs if optional and n in graph.initializers}
 
-    def specialize(
-        self, shapes: Mapping[str, tuple[int, ...]] = {}, values: Mapping[str, np.ndarray] = {}
-    ) -> Graph:
+    def specialize(self, shapes: Mapping[str, tuple[int, ...]] = {}, values: Mapping[str, np.ndarray] = {}) -> Graph:
         where = f"in {self.source}"
         declared = self._declared(shapes, values, where)
         fixed = {n: check_value(n, array, declared[n].dtype, where=where) for n, array in values.items()}

@@ -61,7 +61,11 @@ def flatten(site: Site) -> Value:
 def squeeze(site: Site) -> Value:
     x, given = site[0], site.maybe_ints(1, "axes")
     sizes = x.type.sizes
-    axes = {site.normalize(a, len(sizes)) for a in given} if given is not None else {a for a, n in enumerate(sizes) if n == 1}
+    axes = (
+        {site.normalize(a, len(sizes)) for a in given}
+        if given is not None
+        else {a for a, n in enumerate(sizes) if n == 1}
+    )
     for axis in axes:
         if sizes[axis] != 1:
             raise site.misfit(f"axis {axis} of {x.type} has size {sizes[axis]}, only size 1 can be squeezed")

@@ -66,6 +66,8 @@ def to_array(tensor: TensorProto, folder: Path) -> np.ndarray:
     what = f"tensor {tensor.name!r}" if tensor.name else "a constant tensor"
     dtype = dtype_of(tensor.data_type, what=what)
     shape = tuple(tensor.dims)
+    if any(n < 0 for n in shape):
+        raise DamagedModel(f"{what} has the shape {shape}, with a negative size")
     count = math.prod(shape)
     if tensor.data_location == _T.EXTERNAL:
         return _external(tensor, dtype, shape, count, folder, what)
