@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import numpy as np
@@ -39,7 +39,7 @@ _PAUSE = 0.02
 Run = Callable[[], Mapping[str, np.ndarray]]
 
 
-class Peer(str, Enum):
+class Peer(StrEnum):
     """What RLX can be measured against."""
 
     onnxruntime = "onnxruntime"
@@ -93,8 +93,8 @@ def bench(
         print_note(f"greatest difference between the answers, relative to each output's scale: {difference:.2g}")
     if ceilings is not None:
         print_note(
-            f"ceilings measured now: {ceilings.flops / 1e9:.0f} GFLOP/s f32, {ceilings.read_bytes / 1e9:.1f} GB/s read; "
-            f"rlx runs at {document['share_of_ceiling']:.0%} of what they allow"
+            f"ceilings measured now: {ceilings.flops / 1e9:.0f} GFLOP/s f32, "
+            f"{ceilings.read_bytes / 1e9:.1f} GB/s read; rlx runs at {document['share_of_ceiling']:.0%} of what they allow"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +30,7 @@ from rlx.ir import Graph, TensorType, print_graph
 from rlx.runtime import CompiledGraph
 
 
-class Section(str, Enum):
+class Section(StrEnum):
     """The parts of the report."""
 
     interface = "interface"
