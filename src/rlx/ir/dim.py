@@ -283,8 +283,8 @@ def _divide_by_int(num: int | Dim, den: int) -> tuple[int | Dim, int | Dim]:
     if den < 0:
         quotient, remainder = _divide_by_int(-num, -den)
         return quotient, -remainder
-    whole: _Terms = {p: c // den for p, c in num._terms if c % den == 0 or p == ()}
-    rest: _Terms = {p: c % den if p == () else c for p, c in num._terms if c % den}
+    whole = {p: c // den for p, c in num._terms}
+    rest = {p: c % den for p, c in num._terms}
     left = _make(rest)
     lo, hi = _interval(left)
     if lo >= 0 and hi < den:
@@ -405,8 +405,9 @@ def _ordered(difference: int | Dim, least: int, question: str) -> bool:
 
 
 def _print(terms: tuple[tuple[_Product, int], ...]) -> str:
+    """Positive terms first, the constant last."""
     text = ""
-    for product, coefficient in terms:
+    for product, coefficient in sorted(terms, key=lambda term: (not term[0], term[1] < 0)):
         alone = coefficient in (1, -1) and len(product) == 1 and product[0][1] == 1 and len(terms) == 1
         factors = [
             f"({atom})" if isinstance(atom, _Quotient) and not (alone and coefficient == 1) else str(atom)

@@ -243,7 +243,7 @@ class _Parser:
         text = token.text[1:]
         quoted = text.startswith('"')
         head, mark, count = text.rpartition("#")
-        if not mark or (quoted and not head.endswith('"')):
+        if not mark or text.endswith('"'):
             head, count = text, "0"
         if head.isdecimal():
             return token, ("", int(head))
