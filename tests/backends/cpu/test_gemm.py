@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -114,7 +115,7 @@ def check(runner, case: Case, *, extra: bool = False, seed: int = 0, split: int 
         arrays += [bias, residual]
     grid = kernels.compute.grid
     edges = [grid * i // split for i in range(split + 1)]
-    runner.compile(kernels.compute)(arrays, list(zip(edges, edges[1:], strict=False)))
+    runner.compile(kernels.compute)(arrays, list(pairwise(edges)))
 
     wide = np.int64 if case.acc.is_integer else np.float64
     groups = [prod(case.batch), prod(case.m), prod(case.k), prod(case.n)]

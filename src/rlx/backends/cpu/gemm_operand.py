@@ -179,7 +179,7 @@ def rows_in_place(view: MatrixView, dtype: DType, height: int, reads: int) -> bo
         return False
     if reads <= 2 or view.columns.count <= 8:
         return True
-    # The lines that are in use at once must not fall into the same few sets of the first-level cache (64 sets of lines).
+    # The lines in use at once must not fall into the same few sets of the first-level cache, which has 64.
     step, lines = (row, height) if abs(k) == 1 else (k, view.columns.count)
     used: dict[int, int] = {}
     for i in range(min(lines, 512)):

@@ -1,9 +1,9 @@
 """Bringing operands into the order in which register tiles read them.
 
-b becomes panels: for each panel of columns all rows (k) one after the other, `columns` elements each, without gaps; what
-lies beyond the last column of the matrix is undefined and only ever reaches sums that are thrown away. a becomes rows
-with a stride that spreads them over the sets of the first-level cache. Both are converted to the dtype of the sums.
-No element outside the operand is read.
+b becomes panels: for each panel of columns all rows (k) one after the other, `columns` elements each, without gaps;
+what lies beyond the last column of the matrix is undefined and only ever reaches sums that are thrown away. a becomes
+rows with a stride that spreads them over the sets of the first-level cache. Both are converted to the dtype of the
+sums. No element outside the operand is read.
 """
 
 from __future__ import annotations

@@ -66,8 +66,9 @@ class MatrixView:
     columns: Dims
 
     @property
-    def transposed(self) -> MatrixView:
-        return MatrixView(self.name, self.dtype, self.batch, self.columns, self.rows)
+    def unnamed(self) -> MatrixView:
+        """The layout alone, for identities."""
+        return MatrixView("", self.dtype, self.batch, self.rows, self.columns)
 
     @property
     def matrices(self) -> int:

@@ -84,7 +84,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
     elements = batch * rows * columns
     identity = (
         f"matmul {target.name} {spec.a_dtype}x{spec.b_dtype}->{dtype} {spec.batch}x{spec.m}x{spec.n}x{spec.k} "
-        f"a={spec.a.name}{a}{type(a_rows).__name__} b={spec.b.name}{b}{type(panels).__name__} {tiling} "
+        f"a={a.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tiling} "
         f"{epilogue_identity(epilogue)}"
     )
     compute = TemplateKernel(
@@ -155,7 +155,7 @@ def _pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> Templa
         label="pack_panels",
         args=(source, destination),
         grid=view.matrices * packed.panels,
-        identity=f"pack_panels {target.name} {view} {dtype} {columns}",
+        identity=f"pack_panels {target.name} {view.unnamed} {dtype} {columns}",
         emit=emit,
         cost=Cost(bytes=2.0 * packed.packed_bytes),
     )
@@ -179,7 +179,7 @@ def pack_rows(target: Target, source: Memory, a: MatrixView, dtype: DType) -> tu
         label="pack_rows",
         args=(source, destination),
         grid=view.matrices * rows,
-        identity=f"pack_rows {target.name} {view} {dtype}",
+        identity=f"pack_rows {target.name} {view.unnamed} {dtype}",
         emit=emit,
         cost=Cost(bytes=2.0 * nbytes),
     )
