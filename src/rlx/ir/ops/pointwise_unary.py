@@ -210,6 +210,7 @@ record(
     count=1,
     accepted=NUMERIC,
     result=lambda d: PART_OF.get(d, d),
+    ulps=1,
 )
 record(
     "sign",
