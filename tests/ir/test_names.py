@@ -12,30 +12,10 @@ import rlx
 import rlx.ir
 
 PROMISED = [
-    "GraphBuilder",
-    "Graph",
-    "Node",
-    "Value",
-    "Parameter",
-    "TensorType",
-    "type_of",
-    "Dim",
-    "DType",
-    "dtypes",
-    "Location",
-    "Op",
-    "register",
-    "get",
-    "all_ops",
-    "verify",
-    "parse_text",
-    "print_graph",
-    "fingerprint",
-    "fingerprint_parameters",
-    "interpret",
-    "specialize",
-    "bind_dims",
-]
+    "GraphBuilder", "Graph", "Node", "Value", "Parameter", "TensorType", "type_of", "Dim", "DType", "dtypes",
+    "Location", "Op", "register", "get", "all_ops", "verify", "parse_text", "print_graph", "fingerprint",
+    "fingerprint_parameters", "interpret", "specialize", "bind_dims",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROMISED)

@@ -112,5 +112,6 @@ def _attribute(value: object) -> str:
     raise IRError(f"{type(value).__name__} is no attribute value")
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _bytes(array: np.ndarray) -> memoryview:
+    """The bytes in row-major order, without a copy where they lie so already."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

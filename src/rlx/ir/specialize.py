@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rlx.errors import IRError, nearest
 from rlx.ir import op as ops
 from rlx.ir.dim import Dim
-from rlx.ir.graph import Graph, Node, Parameter, Value
+from rlx.ir.graph import Attribute, Graph, Node, Parameter, Value
 from rlx.ir.types import TensorType
 
 
@@ -113,7 +113,7 @@ def _type(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
     return TensorType(tuple(d.substitute(sizes) if isinstance(d, Dim) else d for d in type.shape), type.dtype)
 
 
-def _attribute(value: object, sizes: Mapping[str, int]) -> object:
+def _attribute(value: Attribute, sizes: Mapping[str, int]) -> Attribute:
     if isinstance(value, Dim):
         return value.substitute(sizes)
     if isinstance(value, tuple):

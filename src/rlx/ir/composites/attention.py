@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rlx.errors import IRError
+from rlx.errors import IRError, TypeRuleError
 from rlx.ir.builder import GraphBuilder, broadcast_shapes
 from rlx.ir.composites.numerics import require_float, spread, widen
+from rlx.ir.dim import Dim
 from rlx.ir.dtypes import bf16, bool_, f16, f32, f64, i32
 from rlx.ir.graph import Value
 from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, register
@@ -67,18 +68,20 @@ def _groups(q: TensorType, k: TensorType) -> int:
     if lead == other:
         return 1
     heads, shared = lead[-1], other[-1]
-    known = isinstance(heads, int) and isinstance(shared, int)
-    require(
-        lead[:-1] == other[:-1] and known and shared > 0 and heads % shared == 0,
-        f"attention: q is {q}, k is {k}: leading dimensions must be equal, or q's heads a multiple of k's",
+    if lead[:-1] == other[:-1] and isinstance(heads, int) and isinstance(shared, int):
+        if shared > 0 and heads % shared == 0:
+            return heads // shared
+    raise TypeRuleError(
+        f"attention: q is {q}, k is {k}: leading dimensions must be equal, or q's heads a multiple of k's"
     )
-    return heads // shared
 
 
 def _expand(b: GraphBuilder, values: tuple[Value, ...], attrs: Attrs) -> tuple[Value, ...]:
-    q, k, v = (widen(b, x) for x in values[:3])
+    q, k, v, *masks = values
+    dtype = q.type.dtype
+    q, k, v = (widen(b, x) for x in (q, k, v))
     groups = _groups(q.type, k.type)
-    queries, width = q.type.shape[-2:]
+    queries, width = q.type.shape[-2], q.type.shape[-1]
     keys, batch = k.type.shape[-2], k.type.rank - 2
     scores_shape = (*q.type.shape[:-1], keys)
     if groups > 1:
@@ -86,10 +89,11 @@ def _expand(b: GraphBuilder, values: tuple[Value, ...], attrs: Attrs) -> tuple[V
     scores = _product(b, q, k, batch, contract=k.type.rank - 1)
     if groups > 1:
         scores = b.emit("reshape", scores, shape=scores_shape)
-    scores = b.binary("mul", scores, 1 / math.sqrt(width) if attrs["scale"] is None else attrs["scale"])
+    scale = attrs["scale"] if isinstance(width, Dim) or attrs["scale"] is not None else 1 / math.sqrt(width)
+    scores = b.binary("mul", scores, scale)
     if attrs["softcap"]:
         scores = b.binary("mul", b.emit("tanh", b.binary("div", scores, attrs["softcap"])), attrs["softcap"])
-    scores = _masked(b, scores, values[3] if len(values) > 3 else None, attrs["causal"])
+    scores = _masked(b, scores, masks[0] if masks else None, attrs["causal"])
 
     weights, total = _weights(b, scores)
     if groups > 1:
@@ -100,7 +104,7 @@ def _expand(b: GraphBuilder, values: tuple[Value, ...], attrs: Attrs) -> tuple[V
         result = b.emit("reshape", result, shape=shape)
     # Dividing after the product costs one division a result rather than one a key.
     result = b.emit("div", result, spread(b, total, (len(shape) - 1,), shape))
-    return (b.convert(result, values[0].type.dtype),)
+    return (b.convert(result, dtype),)
 
 
 def _product(b: GraphBuilder, x: Value, y: Value, batch: int, contract: int) -> Value:
@@ -119,15 +123,17 @@ def _product(b: GraphBuilder, x: Value, y: Value, batch: int, contract: int) -> 
 
 def _masked(b: GraphBuilder, scores: Value, mask: Value | None, causal: bool) -> Value:
     shape = scores.type.shape
-    nothing = b.full(shape, -math.inf, scores.type.dtype)
+
+    def seen(where: Value) -> Value:
+        return b.emit("select", where, scores, b.full(shape, -math.inf, scores.type.dtype))
+
     if mask is not None and mask.type.dtype is bool_:
-        scores = b.emit("select", b.broadcast(mask, shape), scores, nothing)
+        scores = seen(b.broadcast(mask, shape))
     elif mask is not None:
         scores = b.emit("add", scores, b.broadcast(b.convert(mask, scores.type.dtype), shape))
     if causal:
         query, key = (b.iota(shape[-2:], dimension, i32) for dimension in (0, 1))
-        visible = b.broadcast(b.emit("le", key, query), shape)
-        scores = b.emit("select", visible, scores, nothing)
+        scores = seen(b.broadcast(b.emit("le", key, query), shape))
     return scores
 
 

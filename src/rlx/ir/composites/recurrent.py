@@ -26,7 +26,7 @@ from rlx.ir.dtypes import DType, f16, f32, f64, i32, i64
 from rlx.ir.graph import Attribute, Value
 from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, register
 from rlx.ir.ops.signature import at_least, choice, flag, require
-from rlx.ir.types import Shape, TensorType
+from rlx.ir.types import Shape, Size, TensorType
 
 _DIRECTIONS = ("forward", "reverse", "bidirectional")
 
@@ -278,7 +278,7 @@ def _part(b: GraphBuilder, x: Value, index: int) -> Value:
     return b.emit("reshape", one, shape=shape[1:])
 
 
-def _columns(b: GraphBuilder, x: Value, start: int, size: int) -> Value:
+def _columns(b: GraphBuilder, x: Value, start: Size, size: Size) -> Value:
     """`size` elements of the last dimension, from `start` on."""
     lead = x.type.shape[:-1]
     return b.emit(
