@@ -93,8 +93,8 @@ def bench(
         print_note(f"greatest difference between the answers, relative to each output's scale: {difference:.2g}")
     if ceilings is not None:
         print_note(
-            f"ceilings measured now: {ceilings.flops / 1e9:.0f} GFLOP/s f32, "
-            f"{ceilings.read_bytes / 1e9:.1f} GB/s read; rlx runs at {document['share_of_ceiling']:.0%} of what they allow"
+            f"ceilings now: {ceilings.flops / 1e9:.0f} GFLOP/s f32, {ceilings.read_bytes / 1e9:.1f} GB/s read; "
+            f"rlx runs at {document['share_of_ceiling']:.0%} of what they allow"
         )
 
 
