@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from rlx.options import Options as Options
     from rlx.runtime import CompiledGraph as CompiledGraph
     from rlx.runtime import Session as Session
-
-__version__ = "0.1.0"
+    from rlx.version import __version__ as __version__
 
 #: Public name -> the module that defines it; an empty string marks a module of this package.
 _HOMES = {
+    "__version__": "rlx.version",
     "Buffer": "rlx.driver",
     "CompiledGraph": "rlx.runtime",
     "Device": "rlx.driver",
@@ -52,4 +52,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*_HOMES, *(name for name in globals() if name.startswith("__"))})
