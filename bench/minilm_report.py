@@ -83,7 +83,7 @@ def write_report(cells: Sequence[Cell], startup: Startup, *, rounds: int) -> str
         lines += ["", *_table(cell)]
     lines += [
         "",
-        "PyTorch runs eagerly, with its fused attention. onnxruntime runs twice: on the graph in standard ops, and with its "
+        "PyTorch runs eagerly, with its fused attention. onnxruntime runs twice: on standard ops, and with its "
         "own fused transformer ops. RLX also computes the pooler's output, which the others leave out.",
         "",
         "## Starting",
