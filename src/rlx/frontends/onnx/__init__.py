@@ -1,12 +1,16 @@
 """ONNX: a protobuf file -> `OnnxModel` -> `rlx.ir.Graph`. Importing this package fills the table of op rules."""
 
 from rlx.frontends.onnx import (
+    attention,
     control,
+    einsum,
     elementwise,
     indexing,
     linear,
+    loss,
     normalization,
     pooling,
+    quantize,
     recurrent,
     reduce,
     resize,

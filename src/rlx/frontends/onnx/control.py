@@ -168,7 +168,7 @@ def _counted(site: Site, body: ModelGraph, carried: list[Value], count: int) -> 
     outputs: list[Value] = []
     try:
         outputs = scope.import_graph(body)[1:]
-    except IRError:
+    except (IRError, DataDependentShape):
         fits = False
     if not fits or any(new.type != old.type for new, old in zip(outputs, carried, strict=False)):
         unrolled = _unroll(site, body, carried, count) if count <= UNROLL_LIMIT else None

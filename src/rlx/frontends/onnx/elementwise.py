@@ -59,6 +59,11 @@ def swish(site: Site) -> Value:
     return site.b.emit("mul", x, site.b.emit("logistic", site.b.binary("mul", x, alpha)))
 
 
+@handles("SwiGLU")
+def swiglu(site: Site) -> Value:
+    return site.b.emit("mul", swish(site), site[1])
+
+
 @handles("Reciprocal")
 def reciprocal(site: Site) -> Value:
     x = site[0]
@@ -137,8 +142,16 @@ def mod(site: Site) -> Value:
 
 @handles("BitShift")
 def bit_shift(site: Site) -> Value:
+    """Right shifts of signed integers keep the sign; a negative count shifts everything out."""
+    b = site.b
     direction = site.choice("direction", "", ("LEFT", "RIGHT"))
-    return site.b.binary("shift_left" if direction == "LEFT" else "shift_right_logical", site[0], site[1])
+    x, count = b.lift(site[0], site[1])
+    signed = x.type.dtype.kind == "int"
+    if signed:
+        out = b.full(x.type.shape, x.type.dtype.bits, x.type.dtype)
+        count = b.emit("select", b.binary("lt", count, 0), out, count)
+    right = "shift_right_arithmetic" if signed else "shift_right_logical"
+    return b.emit("shift_left" if direction == "LEFT" else right, x, count)
 
 
 @handles("Max", "Min", "Sum")
@@ -211,5 +224,8 @@ def cast(site: Site) -> Value:
 
 @handles("BitCast")
 def bit_cast(site: Site) -> Value:
-    dtype = dtype_of(site.attr("to"), what="BitCast")
-    return site.b.emit("bitcast_convert", site[0], dtype=dtype)
+    """Equal widths; a bool is the byte 0 or 1."""
+    x, dtype = site[0], dtype_of(site.attr("to"), what="BitCast")
+    if dtypes.bool_ in (x.type.dtype, dtype):
+        return site.b.convert(x, dtype)
+    return site.b.emit("bitcast_convert", x, dtype=dtype)

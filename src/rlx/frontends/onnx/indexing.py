@@ -195,7 +195,11 @@ def one_hot(site: Site) -> Value:
     if indices.type.dtype.is_float:
         indices = b.convert(indices, dtypes.i64)
     axis = site.axis("axis", -1, indices.type.rank + 1)
-    indices = wrapped(site, indices, depth)
+    if indices.type.dtype.kind == "int":
+        # What lies outside [-depth, depth) is on nowhere: `depth` is such a place.
+        below = b.binary("lt", indices, -depth)
+        nowhere = b.full(indices.type.shape, depth, indices.type.dtype)
+        indices = b.emit("select", below, nowhere, wrapped(site, indices, depth))
     return b.emit("one_hot", indices, off, on, depth=depth, axis=axis, dtype=values.type.dtype)
 
 

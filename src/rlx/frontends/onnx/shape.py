@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def split(site: Site) -> list[Value]:
     if sum(sizes) != length:
         raise site.misfit(f"split sizes {sizes} do not add up to axis {axis} of {x.type}")
     ends = np.cumsum((0, *sizes)).tolist()
-    return [sliced(site, x, axis, lo, hi) for lo, hi in zip(ends, ends[1:], strict=False)]
+    return [sliced(site, x, axis, lo, hi) for lo, hi in pairwise(ends)]
 
 
 def sliced(site: Site, x: Value, axis: int, start: int, limit: int, stride: int = 1) -> Value:
@@ -203,13 +204,13 @@ def _pad_axis(site: Site, x: Value, axis: int, low: int, high: int, mode: str) -
 
 
 def _runs(indices: np.ndarray) -> list[np.ndarray]:
-    """`indices` cut where their difference changes, so that each run is flat, rising or falling."""
+    """`indices` cut so that each run is flat, or rises or falls by one."""
     runs, start = [], 0
     while start < len(indices):
         stop = start + 1
         if stop < len(indices):
             step = indices[stop] - indices[start]
-            while stop < len(indices) and indices[stop] - indices[stop - 1] == step:
+            while abs(step) <= 1 and stop < len(indices) and indices[stop] - indices[stop - 1] == step:
                 stop += 1
         runs.append(indices[start:stop])
         start = stop
@@ -305,7 +306,8 @@ def space_to_depth(site: Site) -> Value:
     x, block = site[0], site.attr("blocksize")
     n, c, h, w = x.type.sizes
     split = reshaped(site, x, (n, c, h // block, block, w // block, block))
-    y = site.b.emit("transpose", split, permutation=(0, 3, 5, 1, 2, 4))
+    depth_last = site.choice("mode", "DCR", ("DCR", "CRD")) == "CRD"
+    y = site.b.emit("transpose", split, permutation=(0, 1, 3, 5, 2, 4) if depth_last else (0, 3, 5, 1, 2, 4))
     return reshaped(site, y, (n, c * block * block, h // block, w // block))
 
 
