@@ -30,6 +30,11 @@ from rlx.codegen.lower.templates import Epilogue, MatmulSpec
 from rlx.codegen.target import PRESETS, Target
 from rlx.ir import dtypes
 
+try:
+    import torch
+except ImportError:
+    torch = None
+
 SHAPES = {
     "square": [(n, n, n) for n in (256, 512, 1024, 2048)],
     "minilm": [(m, k, n) for m in (16, 128, 4096) for k, n in ((384, 384), (384, 1152), (384, 1536), (1536, 384))],
@@ -103,6 +108,19 @@ def ours(engine: Engine, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> tuple
     return engine.kernel(kernels.compute, [a, operand, out])
 
 
+def contenders(
+    engine: Engine, a: np.ndarray, b: np.ndarray
+) -> tuple[dict[str, Callable[[], None]], np.ndarray, np.ndarray, float]:
+    """A call each, our result and NumPy's, and the seconds that compiling ours took."""
+    out, peer = np.zeros((2, a.shape[0], b.shape[1]), np.float32)
+    run, seconds = ours(engine, a, b, out)
+    calls: dict[str, Callable[[], None]] = {"rlx": run, "numpy": lambda: np.matmul(a, b, out=peer)}
+    if torch is not None:
+        ta, tb, tc = torch.from_numpy(a), torch.from_numpy(b), torch.empty(*out.shape)
+        calls["torch"] = lambda: torch.mm(ta, tb, out=tc)
+    return calls, out, peer, seconds
+
+
 def measure(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
     """Best seconds of each call; they take turns."""
     best = dict.fromkeys(calls, float("inf"))
@@ -128,12 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shapes", choices=["all", *SHAPES], default="all")
     parser.add_argument("--target", default="native")
     options = parser.parse_args(argv)
-    try:
-        import torch
-
+    if torch is not None:
         torch.set_num_threads(options.threads)
-    except ImportError:
-        torch = None
     engine = Engine(PRESETS[resolve_target(options.target)], options.threads)
     ceiling = measure_ceilings(options.threads).flops / 1e9
     print(f"{engine.target.name}; ceiling of {options.threads} threads: {ceiling:.0f} GFLOP/s")
@@ -142,12 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rng = np.random.default_rng(0)
     for m, k, n in [shape for name in names for shape in SHAPES[name]]:
         a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
-        out, peer = np.zeros((m, n), np.float32), np.zeros((m, n), np.float32)
-        run, seconds = ours(engine, a, b, out)
-        calls: dict[str, Callable[[], None]] = {"rlx": run, "numpy": lambda: np.matmul(a, b, out=peer)}
-        if torch is not None:
-            ta, tb, tc = torch.from_numpy(a), torch.from_numpy(b), torch.empty(m, n)
-            calls["torch"] = lambda: torch.mm(ta, tb, out=tc)
+        calls, out, peer, seconds = contenders(engine, a, b)
         for call in calls.values():
             call()
         error = np.abs(out - peer).max() / np.abs(peer).max()

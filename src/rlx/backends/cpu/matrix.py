@@ -6,6 +6,7 @@ only, or its dtype is one that vectors do not hold (complex, bool, integers othe
 
 from __future__ import annotations
 
+from rlx.backends.cpu.conv import conv_kernels
 from rlx.backends.cpu.matmul import matmul_kernels
 from rlx.codegen.lower.templates import ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
 from rlx.codegen.target import Target
@@ -21,4 +22,4 @@ class CpuTemplates:
         return matmul_kernels(self.target, spec, epilogue)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
-        return None
+        return conv_kernels(self.target, spec, epilogue)

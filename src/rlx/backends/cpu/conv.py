@@ -1,0 +1,162 @@
+"""Convolutions as matrix products: weights by rows, output pixels by columns, panels gathered from the image.
+
+out[n, g, o, pixel] = sum over k = (channel, kernel position) of w[g, o, k] * image[n, g, k, pixel]. A kernel of one
+position without stride or padding reads the image as it lies; other kernels go through `im2col`, whose panels live in
+scratch memory and are read once for each tile of output channels. One image channel a group (depthwise) has a kernel of
+its own.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from llvmlite import ir
+
+from rlx.backends.cpu.depthwise import depthwise_kernel, takes
+from rlx.backends.cpu.gemm import ProductKernel
+from rlx.backends.cpu.gemm_epilogue import TileWriter
+from rlx.backends.cpu.gemm_operand import Panels, Rows, RowsCopied, RowsInPlace
+from rlx.backends.cpu.gemm_plan import choose_tiling
+from rlx.backends.cpu.gemm_view import Dims, MatrixView, dims, split_index
+from rlx.backends.cpu.image_reader import ImageReader
+from rlx.backends.cpu.im2col import PanelsOfImage
+from rlx.backends.cpu.matmul import epilogue_identity, pack_rows, panels_of, rows_lie_well, supported
+from rlx.codegen.kernel import Cost, Memory, TemplateKernel
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64
+from rlx.codegen.lower.templates import ConvKernels, ConvSpec, Epilogue
+from rlx.codegen.target import Target
+
+
+def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
+    """The kernels for a spec, or None where loops should do it."""
+    dtype = spec.acc_dtype
+    sizes = (spec.batch, spec.channels, spec.features, *spec.size, *spec.kernel, *spec.out)
+    if not supported(spec.x_dtype, spec.w_dtype, dtype) or 0 in sizes or not spec.out:
+        return None
+    strides = (*spec.x.strides, *spec.w.strides, spec.x.offset, spec.w.offset)
+    if not all(isinstance(s, int) for s in strides) or spec.x.offset or spec.w.offset:
+        return None
+    features, channels = spec.features // spec.groups, spec.channels // spec.groups
+    if takes(spec):
+        return _depthwise(target, spec, epilogue)
+    matrices, columns, depth = spec.batch * spec.groups, prod(spec.out), channels * prod(spec.kernel)
+    tiling = choose_tiling(target, dtype, matrices, features, columns, depth, panels_cost=True)
+    weights = _weights(spec)
+    pack: TemplateKernel | None = None
+    packed_nbytes = 0
+    memory = spec.w
+    if spec.w_constant and not rows_lie_well(weights, dtype, tiling, columns):
+        pack, packed_nbytes, weights = pack_rows(target, spec.w, weights, dtype)
+        memory = Memory(spec.w.name, dtype, (1,))
+    lie_well = rows_lie_well(weights, dtype, tiling, columns)
+    rows: Rows = RowsInPlace(weights) if lie_well else RowsCopied(weights, dtype, min(tiling.block, features))
+    panels: Panels
+    if _is_pointwise(spec):
+        panels = panels_of(_pixels(spec), dtype, tiling, features)
+    else:
+        panels = PanelsOfImage(ImageReader(spec, dtype, target.lanes(dtype.bits)), tiling.columns)
+
+    def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
+        image, group = split_index(e, matrix, (spec.batch, spec.groups))
+        return [image, e.integer_add(e.integer_mul(group, I64(features)), row)]
+
+    kernel = ProductKernel(
+        target,
+        dtype,
+        matrices,
+        features,
+        columns,
+        depth,
+        tiling,
+        rows,
+        panels,
+        TileWriter(epilogue, place, spec.out, dtype, tiling.columns),
+    )
+    compute = TemplateKernel(
+        label="conv",
+        args=(spec.x, memory, *epilogue.args),
+        grid=kernel.grid,
+        identity=f"conv {target.name} {conv_identity(spec)} {type(rows).__name__} {weights.unnamed} {type(panels).__name__} "
+        f"{tiling} {epilogue_identity(epilogue)}",
+        emit=kernel.emit,
+        cost=conv_cost(spec, epilogue),
+        scratch_bytes=kernel.scratch_bytes,
+    )
+    return ConvKernels(pack, packed_nbytes, compute)
+
+
+def _depthwise(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
+    kernel = depthwise_kernel(target, spec, epilogue)
+    compute = TemplateKernel(
+        label="depthwise_conv",
+        args=(spec.x, spec.w, *epilogue.args),
+        grid=kernel.grid,
+        identity=f"depthwise {target.name} {conv_identity(spec)} {epilogue_identity(epilogue)}",
+        emit=kernel.emit,
+        cost=conv_cost(spec, epilogue),
+        scratch_bytes=kernel.scratch_bytes,
+    )
+    return ConvKernels(None, 0, compute)
+
+
+def conv_identity(spec: ConvSpec) -> str:
+    """Text that tells specs apart which need different code."""
+    return (
+        f"{spec.x_dtype}x{spec.w_dtype}->{spec.acc_dtype} {spec.batch}x{spec.channels}x{spec.size} "
+        f"{spec.features}x{spec.kernel}->{spec.out} s={spec.strides} p={spec.padding} l={spec.lhs_dilation} "
+        f"r={spec.rhs_dilation} g={spec.groups} x={spec.x.strides} w={spec.w.strides} "
+        f"{spec.w_constant}"
+    )
+
+
+def conv_cost(spec: ConvSpec, epilogue: Epilogue) -> Cost:
+    """What a convolution must do at least."""
+    elements = spec.batch * spec.features * prod(spec.out)
+    depth = spec.channels // spec.groups * prod(spec.kernel)
+    return Cost(
+        flops=elements * (2.0 * depth + epilogue.flops),
+        bytes=float(
+            spec.batch * spec.channels * prod(spec.size) * spec.x_dtype.itemsize
+            + spec.features * depth * spec.w_dtype.itemsize
+            + elements * sum(s.memory.dtype.itemsize for s in epilogue.stores)
+        ),
+    )
+
+
+def _strides(memory: Memory) -> list[int]:
+    return [s for s in memory.strides if isinstance(s, int)]
+
+
+def _weights(spec: ConvSpec) -> MatrixView:
+    """w as a batch over (image, group) of matrices (features of the group) x (channels, kernel)."""
+    strides = _strides(spec.w)
+    features, channels = spec.features // spec.groups, spec.channels // spec.groups
+    return MatrixView(
+        spec.w.name,
+        spec.w_dtype,
+        Dims((spec.batch, spec.groups), (0, features * strides[0])),
+        dims((features,), strides[:1]),
+        dims((channels, *spec.kernel), strides[1:]),
+    )
+
+
+def _is_pointwise(spec: ConvSpec) -> bool:
+    return (
+        prod(spec.kernel) == 1
+        and all(s == 1 for s in (*spec.strides, *spec.lhs_dilation))
+        and all(low == high == 0 for low, high in spec.padding)
+    )
+
+
+def _pixels(spec: ConvSpec) -> MatrixView:
+    """x as a batch over (image, group) of matrices (channels of the group) x (pixels)."""
+    strides = _strides(spec.x)
+    channels = spec.channels // spec.groups
+    return MatrixView(
+        spec.x.name,
+        spec.x_dtype,
+        Dims((spec.batch, spec.groups), (strides[0], channels * strides[1])),
+        dims((channels,), strides[1:2]),
+        dims(spec.size, strides[2:]),
+    )

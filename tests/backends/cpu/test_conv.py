@@ -1,0 +1,254 @@
+"""Convolution kernels against a direct sum in float64, on every instruction set that this machine has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import prod
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import as_strided
+
+from rlx.backends.cpu.matrix import CpuTemplates
+from rlx.codegen.kernel import Apply, Load, Memory, Store, Var
+from rlx.codegen.lower.templates import ConvSpec, Epilogue
+from rlx.ir import dtypes
+from rlx.ir.dtypes import DType
+
+
+@dataclass
+class Case:
+    """One convolution; per-dimension values default to 1, padding to 0; strides None: C order."""
+
+    batch: int
+    channels: int
+    features: int
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+    padding: tuple[tuple[int, int], ...] = ()
+    lhs: tuple[int, ...] = ()
+    rhs: tuple[int, ...] = ()
+    groups: int = 1
+    x_strides: tuple[int, ...] | None = None
+    w_strides: tuple[int, ...] | None = None
+    dtype: DType = dtypes.f32
+    acc: DType = dtypes.f32
+    constant: bool = True
+
+    def __post_init__(self) -> None:
+        ones = (1,) * len(self.size)
+        self.strides, self.lhs, self.rhs = self.strides or ones, self.lhs or ones, self.rhs or ones
+        self.padding = self.padding or ((0, 0),) * len(self.size)
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        result = []
+        for axis, size in enumerate(self.size):
+            spread = (size - 1) * self.lhs[axis] + 1 + sum(self.padding[axis])
+            reach = (self.kernel[axis] - 1) * self.rhs[axis] + 1
+            result.append((spread - reach) // self.strides[axis] + 1)
+        return tuple(result)
+
+    @property
+    def x_sizes(self) -> tuple[int, ...]:
+        return (self.batch, self.channels, *self.size)
+
+    @property
+    def w_sizes(self) -> tuple[int, ...]:
+        return (self.features, self.channels // self.groups, *self.kernel)
+
+    def spec(self) -> ConvSpec:
+        return ConvSpec(
+            self.dtype,
+            self.dtype,
+            self.acc,
+            self.batch,
+            self.channels,
+            self.features,
+            self.size,
+            self.kernel,
+            self.out,
+            self.strides,
+            self.padding,
+            self.lhs,
+            self.rhs,
+            self.groups,
+            Memory("x", self.dtype, self.x_strides or contiguous(self.x_sizes)),
+            Memory("w", self.dtype, self.w_strides or contiguous(self.w_sizes)),
+            self.constant,
+        )
+
+
+def contiguous(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(sizes[i + 1 :]) for i in range(len(sizes)))
+
+
+def strided(raw: np.ndarray, sizes: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+    return as_strided(raw, sizes, [s * raw.itemsize for s in strides])
+
+
+def direct(case: Case, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The convolution's definition, one kernel position after the other."""
+    spread = [(n - 1) * d + 1 for n, d in zip(case.size, case.lhs, strict=True)]
+    room = 1 + max(abs(p) for pair in case.padding for p in pair) + max(spread) + max(case.kernel) * max(case.rhs)
+    wide = np.zeros((case.batch, case.channels, *[n + 2 * room for n in spread]), x.dtype)
+    wide[(slice(None), slice(None), *[slice(room, room + n, d) for n, d in zip(spread, case.lhs, strict=True)])] = x
+    per, each = case.features // case.groups, case.channels // case.groups
+    out = np.zeros((case.batch, case.features, *case.out), x.dtype)
+    for tap in product(*[range(n) for n in case.kernel]):
+        window = []
+        for axis, t in enumerate(tap):
+            first = room - case.padding[axis][0] + t * case.rhs[axis]
+            window.append(slice(first, first + (case.out[axis] - 1) * case.strides[axis] + 1, case.strides[axis]))
+        seen = wide[(slice(None), slice(None), *window)]
+        for group in range(case.groups):
+            weights = w[(slice(group * per, (group + 1) * per), slice(None), *tap)]
+            part = np.einsum("oc,nc...->no...", weights, seen[:, group * each : (group + 1) * each])
+            out[:, group * per : (group + 1) * per] += part
+    return out
+
+
+def epilogue_for(case: Case, extra: bool) -> Epilogue:
+    """out = acc, or out = max(acc + bias[o], residual)."""
+    sizes = (case.batch, case.features, *case.out)
+    index = tuple(Var(f"i{axis}") for axis in range(len(sizes)))
+    acc = Var("acc", case.acc)
+    out = Memory("out", case.acc, contiguous(sizes), writable=True)
+    if not extra:
+        return Epilogue(acc, index, (Store(out, index, acc),), (out,))
+    bias = Memory("bias", case.acc, (0, 1) + (0,) * len(case.out))
+    residual = Memory("residual", case.acc, contiguous(sizes))
+    value = Apply("add", (acc, Load(bias, index)), case.acc)
+    value = Apply("max", (value, Load(residual, index)), case.acc)
+    return Epilogue(acc, index, (Store(out, index, value),), (out, bias, residual), flops=2)
+
+
+def check(runner, case: Case, *, extra: bool = False, split: int = 1) -> None:
+    rng = np.random.default_rng([case.batch, case.channels, case.features, *case.size, *case.kernel])
+    kernels = CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, extra))
+    assert kernels is not None
+
+    def fresh(sizes: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+        count = 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
+        if case.dtype.is_integer:
+            array = rng.integers(-100, 100, count).astype(case.dtype.numpy)
+        else:
+            array = rng.standard_normal(count).astype(case.dtype.numpy)
+        array.flags.writeable = False
+        return array
+
+    x_strides, w_strides = case.x_strides or contiguous(case.x_sizes), case.w_strides or contiguous(case.w_sizes)
+    x_raw, w_raw = fresh(case.x_sizes, x_strides), fresh(case.w_sizes, w_strides)
+    weights = w_raw
+    if kernels.pack is not None:
+        weights = np.full(kernels.packed_nbytes, 0xFB, np.uint8)
+        runner.compile(kernels.pack)([w_raw, weights])
+    sizes = (case.batch, case.features, *case.out)
+    out = np.full(sizes, 77, case.acc.numpy)
+    arrays = [x_raw, weights, out]
+    bias = residual = None
+    if extra:
+        bias = rng.standard_normal(case.features).astype(case.acc.numpy)
+        residual = rng.standard_normal(sizes).astype(case.acc.numpy)
+        arrays += [bias, residual]
+    edges = [kernels.compute.grid * i // split for i in range(split + 1)]
+    runner.compile(kernels.compute)(arrays, list(pairwise(edges)))
+
+    wide = np.int64 if case.acc.is_integer else np.float64
+    x, w = strided(x_raw, case.x_sizes, x_strides).astype(wide), strided(w_raw, case.w_sizes, w_strides).astype(wide)
+    exact = direct(case, x, w)
+    if case.acc.is_integer:
+        np.testing.assert_array_equal(out, exact)
+        return
+    bound = direct(case, np.abs(x), np.abs(w))
+    if bias is not None and residual is not None:
+        shape = (1, -1) + (1,) * len(case.out)
+        exact = np.maximum(exact + bias.reshape(shape), residual)
+        bound = bound + np.abs(bias).reshape(shape) + np.abs(residual)
+    depth = prod(case.w_sizes[1:])
+    tolerance = np.finfo(case.acc.numpy).eps * (2 + np.sqrt(depth)) * bound + 1e-30
+    assert np.all(np.abs(out - exact) <= tolerance), np.abs(out - exact).max()
+
+
+SAME = ((1, 1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(1, 3, 16, (17, 19), (3, 3), padding=SAME),
+        Case(2, 5, 7, (9, 33), (3, 3), padding=((0, 2), (2, 0))),
+        Case(1, 3, 8, (31, 31), (7, 7), strides=(2, 2), padding=((3, 3), (3, 3))),
+        Case(1, 4, 20, (7, 7), (3, 3), padding=SAME),
+        Case(1, 6, 33, (1, 50), (1, 11), padding=((0, 0), (5, 5))),
+        Case(1, 4, 3, (13, 14), (2, 3), strides=(3, 1), padding=((1, 0), (0, 1))),
+        Case(1, 4, 3, (13, 40), (2, 3), strides=(1, 3), padding=((-1, 2), (4, -2))),
+        Case(1, 4, 3, (20, 21), (3, 3), rhs=(2, 3), padding=((2, 2), (3, 3))),
+        Case(2, 6, 4, (5, 6), (1, 1)),
+        Case(1, 6, 40, (10, 11), (1, 1), strides=(2, 2)),
+    ],
+    ids=str,
+)
+def test_two_dimensional_convolutions(runner, case: Case) -> None:
+    check(runner, case, extra=True, split=3)
+
+
+def test_one_and_three_dimensions(runner) -> None:
+    check(runner, Case(2, 5, 9, (40,), (5,), padding=((2, 2),)), extra=True)
+    check(runner, Case(1, 129, 130, (9,), (3,), strides=(2,), padding=((1, 1),)))
+    check(runner, Case(1, 3, 5, (5, 6, 18), (2, 3, 3), padding=((1, 0), (1, 1), (1, 1))), extra=True)
+
+
+def test_groups_and_transposed_convolutions(runner) -> None:
+    check(runner, Case(2, 8, 12, (9, 10), (3, 3), padding=SAME, groups=4), extra=True)
+    check(runner, Case(1, 4, 8, (9, 10), (3, 3), padding=SAME, groups=4))
+    check(runner, Case(1, 6, 8, (9, 10), (1, 1), groups=2))
+    check(runner, Case(1, 4, 6, (5, 7), (4, 4), lhs=(2, 2), padding=((2, 2), (2, 2))))
+    check(runner, Case(1, 4, 6, (5, 7), (3, 3), lhs=(3, 2), strides=(2, 1), padding=SAME))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_depthwise_convolutions(runner, stride: int) -> None:
+    check(runner, Case(2, 5, 5, (13, 37), (3, 3), (stride, stride), SAME, groups=5), extra=True, split=3)
+    check(runner, Case(1, 3, 3, (70, 7), (5, 5), (stride, stride), ((2, 2), (2, 2)), groups=3), extra=True)
+    check(runner, Case(1, 3, 3, (20, 40), (3, 3), (1, stride), ((4, 0), (-1, 4)), rhs=(2, 3), groups=3))
+    check(runner, Case(1, 3, 3, (50,), (7,), (stride,), ((3, 3),), groups=3))
+    check(runner, Case(1, 3, 3, (4, 5, 17), (3, 3, 3), (1, 1, stride), ((1, 1),) * 3, groups=3))
+
+
+def test_images_and_weights_are_read_as_they_lie(runner) -> None:
+    channels_last = (9 * 20 * 5, 1, 20 * 5, 5)
+    check(runner, Case(2, 5, 7, (9, 20), (3, 3), padding=SAME, x_strides=channels_last))
+    check(runner, Case(2, 5, 7, (9, 20), (1, 1), x_strides=channels_last))
+    check(runner, Case(2, 5, 5, (9, 20), (3, 3), padding=SAME, groups=5, x_strides=channels_last))
+    for constant in (False, True):
+        check(runner, Case(1, 5, 7, (9, 20), (3, 3), w_strides=(1, 7, 7 * 15, 7 * 5), constant=constant))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "acc"), [(dtypes.f64, dtypes.f64), (dtypes.f16, dtypes.f32), (dtypes.i8, dtypes.i32)], ids=str
+)
+def test_other_dtypes(runner, dtype: DType, acc: DType) -> None:
+    for constant in (False, True):
+        check(runner, Case(1, 3, 17, (9, 20), (3, 3), padding=SAME, dtype=dtype, acc=acc, constant=constant))
+    check(runner, Case(1, 3, 3, (9, 20), (3, 3), padding=SAME, groups=3, dtype=dtype, acc=acc))
+
+
+def test_infinity_beside_padding_makes_no_nan(runner) -> None:
+    case = Case(1, 1, 1, (4, 4), (3, 3), padding=SAME)
+    kernels = CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, False))
+    assert kernels is not None
+    x = np.zeros((1, 1, 4, 4), np.float32)
+    x[0, 0, 0, 0], w = np.inf, np.ones((1, 1, 3, 3), np.float32)
+    out = np.zeros((1, 1, 4, 4), np.float32)
+    runner.compile(kernels.compute)([x, w, out])
+    expected = np.zeros((4, 4), np.float32)
+    expected[:2, :2] = np.inf
+    np.testing.assert_array_equal(out[0, 0], expected)
+
+
+def test_empty_convolutions_are_left_to_loops(runner) -> None:
+    case = Case(0, 3, 4, (5, 5), (3, 3))
+    assert CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, False)) is None
