@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from rlx.codegen.llvm.elementary import BINARY, UNARY
+from rlx.codegen.llvm.elementary import elementary
 from rlx.codegen.llvm.library import libm
 from rlx.codegen.llvm.types import constant, int_type, like
 from rlx.codegen.llvm.values import ValueEmitter
@@ -30,10 +30,6 @@ def floating(f: ValueEmitter, op: str, values: Sequence[ir.Value]) -> ir.Value |
     b = f.builder
     if op in _PLAIN:
         return getattr(b, _PLAIN[op])(*values)
-    if op in UNARY:
-        return UNARY[op](f, values[0])
-    if op in BINARY:
-        return BINARY[op](f, *values)
     x = values[0]
     match op:
         case "neg":
@@ -63,7 +59,7 @@ def floating(f: ValueEmitter, op: str, values: Sequence[ir.Value]) -> ir.Value |
             return b.select(b.fcmp_unordered("==", x, constant(x.type, 0.0)), x, unit)
         case "is_finite":
             return b.fcmp_ordered("<", f.fabs(x), constant(x.type, float("inf")))
-    return None
+    return elementary(f, op, list(values))
 
 
 def next_after(f: ValueEmitter, x: ir.Value, y: ir.Value, bits: int, infinity: int) -> ir.Value:
