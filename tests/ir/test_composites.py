@@ -108,6 +108,23 @@ def test_expanded_nodes_keep_the_location_of_their_composite() -> None:
     assert {node.location for node in expanded(graph).nodes} == {graph.nodes[0].location}
 
 
+def test_the_threshold_itself_is_not_above_it() -> None:
+    graph = parse_text("graph g (%x: f32[3]) { %y = thresholded_relu(%x) {alpha=1.0} return y=%y }")
+    got = interpret(graph, {"x": np.array([1.0, np.nextafter(np.float32(1), np.float32(2)), -2], np.float32)})["y"]
+    assert got.tolist() == [0.0, float(np.nextafter(np.float32(1), np.float32(2))), 0.0]
+
+
+def test_bfloat16_is_computed_in_f32_and_rounded_once() -> None:
+    x = (np.random.default_rng(5).normal(size=(4, 96)) * 3).astype(dtypes.bf16.numpy)
+    for call in ("softmax(%x)", "gelu(%x)", "rms_norm(%x, %x1)", "silu(%x)"):
+        texts = [f"graph g (%x: {t}[4, 96], %x1: {t}[96]) {{ %y = {call} return y=%y }}" for t in ("bf16", "f32")]
+        narrow, wide = (
+            interpret(parse_text(text), {"x": x.astype(d), "x1": x[0].astype(d)})["y"]
+            for text, d in zip(texts, (x.dtype, np.float32), strict=True)
+        )
+        np.testing.assert_array_equal(narrow, wide.astype(x.dtype))
+
+
 def test_a_symbolic_batch_passes_through_every_normalisation() -> None:
     batch = Dim("batch", 1, 64)
     b = GraphBuilder()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,7 +136,26 @@ def test_what_means_something_changes_it(change: dict[str, Any]) -> None:
 
 
 def test_values_that_compare_equal_but_are_not_the_same_differ() -> None:
-    kinds = [0, 0.0, -0.0, False, None, "0", (), (0,), ((0,),), F32, "f32", Dim("f32"), Dim("n"), Dim("n", 1), "n"]
+    other_nan = struct.unpack("<d", b"\x01\0\0\0\0\0\xf8\x7f")[0]
+    kinds = [
+        math.nan,
+        other_nan,
+        0,
+        0.0,
+        -0.0,
+        False,
+        None,
+        "0",
+        (),
+        (0,),
+        ((0,),),
+        F32,
+        "f32",
+        Dim("f32"),
+        Dim("n"),
+        Dim("n", 1),
+        "n",
+    ]
     prints = {fingerprint(graph_with(attributes=(("a", value),))) for value in kinds}
     assert len(prints) == len(kinds)
 
