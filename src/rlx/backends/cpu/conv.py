@@ -18,8 +18,8 @@ from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_operand import Panels, Rows, RowsCopied, RowsInPlace
 from rlx.backends.cpu.gemm_plan import choose_tiling
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, dims, split_index
-from rlx.backends.cpu.image_reader import ImageReader
 from rlx.backends.cpu.im2col import PanelsOfImage
+from rlx.backends.cpu.image_reader import ImageReader
 from rlx.backends.cpu.matmul import epilogue_identity, pack_rows, panels_of, rows_lie_well, supported
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
@@ -77,8 +77,8 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
         label="conv",
         args=(spec.x, memory, *epilogue.args),
         grid=kernel.grid,
-        identity=f"conv {target.name} {conv_identity(spec)} {type(rows).__name__} {weights.unnamed} {type(panels).__name__} "
-        f"{tiling} {epilogue_identity(epilogue)}",
+        identity=f"conv {target.name} {conv_identity(spec)} {type(rows).__name__} {weights.unnamed} "
+        f"{type(panels).__name__} {tiling} {epilogue_identity(epilogue)}",
         emit=kernel.emit,
         cost=conv_cost(spec, epilogue),
         scratch_bytes=kernel.scratch_bytes,
