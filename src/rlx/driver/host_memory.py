@@ -62,7 +62,7 @@ class HostMemory:
 
 def _map(nbytes: int) -> tuple[mmap.mmap, int]:
     try:
-        mapping = mmap.mmap(-1, nbytes)
+        mapping = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # a forked child gets its own
     except (OSError, OverflowError) as error:
         raise MemoryError(f"the system does not map {nbytes} bytes: {error}") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
