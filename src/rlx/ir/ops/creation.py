@@ -90,4 +90,3 @@ register(
         samples=_iota_samples,
     )
 )
-

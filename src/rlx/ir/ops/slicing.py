@@ -134,4 +134,3 @@ register(
         samples=_pad_samples,
     )
 )
-
