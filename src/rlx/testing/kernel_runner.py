@@ -19,19 +19,21 @@ SIZES = (0, 1, 15, 16, 17, 33, 1000)
 
 
 class Loaded:
-    """Kernels loaded from one object: symbol -> call."""
+    """Kernels loaded from one object: name -> call."""
 
     def __init__(self, kernels: Mapping[str, Kernel], target: Target) -> None:
         self._kernels = dict(kernels)
-        self.object = compile_kernels(self._kernels.items(), target)
+        self.object = compile_kernels([(_symbol(n), k) for n, k in kernels.items()], target)
         machine = target_machine(target)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(self.object))
         self._engine.finalize_object()
 
-    def __call__(self, symbol: str, *arrays: np.ndarray, grid: int | tuple[int, int] = 1, sizes: tuple[int, ...] = ()) -> None:
+    def __call__(
+        self, name: str, *arrays: np.ndarray, grid: int | tuple[int, int] = 1, sizes: tuple[int, ...] = ()
+    ) -> None:
         """Run grid indices of one kernel; arrays match its arguments and are written in place."""
-        kernel = self._kernels[symbol]
+        kernel = self._kernels[name]
         begin, end = (0, grid) if isinstance(grid, int) else grid
         addresses = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
         values = (ctypes.c_int64 * max(1, len(sizes)))(*sizes)
@@ -40,8 +42,13 @@ class Loaded:
         prototype = ctypes.CFUNCTYPE(
             None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
         )
-        function = prototype(self._engine.get_function_address(symbol))
+        function = prototype(self._engine.get_function_address(_symbol(name)))
         function(ctypes.addressof(addresses), ctypes.addressof(values), aligned, begin, end)
+
+
+def _symbol(name: str) -> str:
+    """No kernel may bear the name of a function of libc."""
+    return f"kernel_{name}"
 
 
 def index(value: int) -> Const:

@@ -144,11 +144,11 @@ class ValueEmitter:
         lanes = lanes_of(value.type)
         if lanes == 1:
             return value
-        while lanes > 1:
+        while lanes > 2:
             half = lanes // 2
             low, high = self.shuffle(value, range(half)), self.shuffle(value, range(half, lanes))
             value, lanes = combine(low, high), half
-        return self.builder.extract_element(value, I32(0))
+        return combine(self.builder.extract_element(value, I32(0)), self.builder.extract_element(value, I32(1)))
 
     def any(self, mask: ir.Value) -> ir.Value:
         """Whether any lane of an i1 vector is set."""
