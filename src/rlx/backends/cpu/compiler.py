@@ -22,16 +22,17 @@ from rlx.codegen.printer import kernel_identity
 from rlx.codegen.program import Launch, LoweredProgram
 from rlx.codegen.target import PRESETS, Target
 from rlx.driver import Artifact, Device
-from rlx.ir import Graph, TensorType
+from rlx.ir import Graph, TensorType, verify
 from rlx.options import Options
+from rlx.passes.inline import dispatch_report
 from rlx.passes.pipeline import optimize
 
 
 def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node."""
     target = PRESETS[resolve_target(options.target)]
-    optimized, dispatch = optimize(graph, enabled=options.optimize, verify=options.verify)
-    program = lower(optimized, CpuTemplates(target), dispatch=dispatch)
+    optimized = optimize(graph, level=2 if options.optimize else 0, verify=verify if options.verify else None)
+    program = lower(optimized, CpuTemplates(target), fuse=options.optimize, dispatch=dispatch_report(graph))
     functions, image = _native_code(program, target)
     persistent, persistent_bytes, constants = place_persistent(program)
     tables = {}

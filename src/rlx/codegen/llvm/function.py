@@ -211,6 +211,7 @@ class FunctionEmitter(ExpressionEmitter):
     def allocate(self, type_: ir.Type, count: int | None = None, align: int | None = None) -> ir.Value:
         """Stack memory that lives as long as the function runs."""
         slot = ir.IRBuilder(self._entry).alloca(type_, None if count is None else I64(count))
+        slot.type = PTR
         if align is not None:
             slot.align = align
         return slot
@@ -218,7 +219,9 @@ class FunctionEmitter(ExpressionEmitter):
     def local_memory(self, memory: Memory, elements: int) -> ir.Value:
         """Stack memory for `elements` elements, from a cache line on."""
         count = elements * (2 if memory.dtype.is_complex else 1)
-        return self.allocate(memory_type(memory.dtype), count, align=64)
+        slot = self.allocate(memory_type(memory.dtype), count, align=64)
+        slot.type = ir.PointerType()  # read and written by vectors too
+        return slot
 
     def spare(self) -> ir.Value:
         if self._spare is None:
