@@ -20,7 +20,9 @@ def test_a_name_is_a_kind_and_an_ordinal_that_defaults_to_zero(text: str, kind: 
     assert str(device) == f"{kind}:{ordinal}"
 
 
-@pytest.mark.parametrize("text", ["", ":0", "cpu:", "cpu:-1", "cpu:01", "cpu:x", "CPU", "1cpu", "cpu:0:0", " cpu", "cpu\n"])
+@pytest.mark.parametrize(
+    "text", ["", ":0", "cpu:", "cpu:-1", "cpu:01", "cpu:x", "CPU", "1cpu", "cpu:0:0", " cpu", "cpu\n"]
+)
 def test_a_name_that_does_not_parse_says_what_a_name_is(text: str) -> None:
     with pytest.raises(DeviceNameError, match="'cpu', 'cuda:1'") as caught:
         Device(text)

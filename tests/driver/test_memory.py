@@ -64,7 +64,9 @@ def test_bytes_of_others_are_not_counted() -> None:
 def test_out_of_memory_says_requested_free_limit_and_the_largest_holders(limited: DeviceMemory) -> None:
     gc.collect()
     limited.set_limit(limited.statistics.in_use + 10_000)
-    held = [Buffer.empty(_bytes(size), limited.device, name=name) for name, size in (("kv cache", 6000), ("mask", 1000))]
+    held = [
+        Buffer.empty(_bytes(size), limited.device, name=name) for name, size in (("kv cache", 6000), ("mask", 1000))
+    ]
     with pytest.raises(OutOfMemory) as caught:
         Buffer.empty(_bytes(3001), limited.device)
     text = str(caught.value)

@@ -34,7 +34,9 @@ def _overlapping(plan: MemoryPlan, values: list[Interval]) -> list[tuple[str, st
 def _bound(values: list[Interval], alignment: int) -> int:
     """The largest load, step by step."""
     steps = range(max((v.end for v in values), default=0))
-    return max((sum(-(-v.size // alignment) * alignment for v in values if v.start <= s < v.end) for s in steps), default=0)
+    return max(
+        (sum(-(-v.size // alignment) * alignment for v in values if v.start <= s < v.end) for s in steps), default=0
+    )
 
 
 def _random_values(count: int, life: int, seed: int) -> list[Interval]:
@@ -110,7 +112,9 @@ def test_plans_are_deterministic_and_do_not_depend_on_names() -> None:
 
 def test_minimallocs_small_example_is_planned_at_its_bound() -> None:
     rows = "id,lower,upper,size\n0,0,3,4\n1,3,9,4\n2,0,9,4\n3,9,21,4\n4,0,21,4\n"  # the shape of its input.12.csv
-    values = [Interval(r["id"], int(r["lower"]), int(r["upper"]), int(r["size"])) for r in csv.DictReader(StringIO(rows))]
+    values = [
+        Interval(r["id"], int(r["lower"]), int(r["upper"]), int(r["size"])) for r in csv.DictReader(StringIO(rows))
+    ]
     plan = plan_memory(values, alignment=1)
     certify(plan, values)
     assert plan.size == 12
