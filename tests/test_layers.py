@@ -72,3 +72,27 @@ def test_every_public_name_is_there():
 
 def test_every_driver_name_is_importable_from_the_runtime():
     run_python("import rlx.driver, rlx.runtime\nfor n in rlx.driver.__all__: assert hasattr(rlx.runtime, n), n")
+
+
+def test_a_cached_program_loads_and_runs_where_no_compiler_can_be_imported(tmp_path):
+    build = """
+import numpy as np, rlx
+from rlx.ir.dtypes import f32
+b = rlx.ir.GraphBuilder("g")
+x = b.input("x", rlx.ir.TensorType((7,), f32))
+graph = b.build({"y": b.emit("tanh", b.emit("exp", x))})
+program = rlx.Session("cpu", rlx.Options(cache_dir=CACHE)).compile(graph)
+print(program.report.cache, program(x=np.zeros(7, np.float32))["y"][0])
+"""
+    block = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith(("llvmlite", "rlx.passes", "rlx.codegen", "rlx.frontends", "rlx.cli")):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+"""
+    cache = f"CACHE = {str(tmp_path / 'cache')!r}\n"
+    origin, first = run_python(cache + build).split()
+    assert origin == "compiled"
+    assert run_python(cache + block + build).split() == ["disk", first]

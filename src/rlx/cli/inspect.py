@@ -27,6 +27,7 @@ from rlx.cli.program import (
 from rlx.cli.terminal import count, print_json, print_note, print_table, progress, results, seconds
 from rlx.frontends import Model
 from rlx.ir import Graph, TensorType, print_graph
+from rlx.ir.specialize import bind_dims, specialize
 from rlx.runtime import CompiledGraph
 
 
@@ -82,7 +83,7 @@ def inspect(
 
 def _specialize(model: Model | Graph, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
     if isinstance(model, Graph):
-        return model
+        return specialize(model, bind_dims(model, shapes))
     with progress("importing"):
         return model.specialize(shapes)
 
