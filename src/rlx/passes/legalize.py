@@ -69,6 +69,9 @@ def _scan(b: GraphBuilder, node: Node) -> tuple[Value, ...]:
         node.inputs[carries + slices :],
     )
     stacked = tuple(v.type for v in node.outputs[carries:])
+    empty = [b.full(t.shape, False if t.dtype is bool_ else 0, t.dtype) for t in stacked]
+    if length == 0:
+        return (*carry, *empty)
     counter = TensorType((), i64)
     kept = (counter, *(v.type for v in carry), *stacked)
     types = (*kept, *(v.type for v in xs), *(v.type for v in consts))
@@ -92,7 +95,6 @@ def _scan(b: GraphBuilder, node: Node) -> tuple[Value, ...]:
     following = body.emit("add", step, body.constant(1, i64))
 
     start = b.constant(0, i64)
-    empty = [b.full(t.shape, False if t.dtype is bool_ else 0, t.dtype) for t in stacked]
     outputs = b.emit_many(
         "while_loop",
         start,

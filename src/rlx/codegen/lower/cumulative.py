@@ -65,6 +65,7 @@ def lower_cumulative(scope: Scope, group: Group) -> None:
     else:
         grid_index, grid = nest.grid(row_axes)
         var = builder.var("s", dtype)
+        nest.kept_inside.add(var)
         nest.add(Declare(var, start))
         body = [Accumulate(var, combine, term), builder.store(view, index, as_dtype(var, result.type.dtype))]
         nest.loops(walk, body, innermost="serial")

@@ -37,7 +37,7 @@ class Nest:
     def __init__(self, builder: KernelBuilder) -> None:
         self.builder = builder
         self.body: list[Stmt] = []
-        self.kept_inside: set[Memory] = set()  # memories written in the kernel: their loads never move
+        self.kept_inside: set[Memory | Var] = set()  # what the kernel's loops change: reads of it never move
         self._outer: dict[Expr, Var] = {}
         self._levels: dict[Expr, Level] = {}
         self._lets: list[list[Stmt]] = []
@@ -110,7 +110,7 @@ class Nest:
             if found is not None:
                 return found
             if isinstance(e, Const | Var):
-                result = 0
+                result = deepest if e in self.kept_inside else 0
             elif isinstance(e, Apply):
                 result = max((level_of(a) for a in e.args), default=0)
             elif e.memory in self.kept_inside:
