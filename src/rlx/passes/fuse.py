@@ -1,100 +1,96 @@
 """Fusion: which values get memory, and which nodes become one kernel.
 
-(first form: every node that computes is a group of its own)
+First, products and convolutions take what follows them (`grow_epilogue`). Then reductions take all that shares their
+rows (`grow_rows`). What is left either gets memory, and becomes the root of an elementwise kernel, or is computed
+by its readers (`stored_nodes`). Elementwise roots of one shape that read each other become one kernel with several
+outputs. Groups come out in an order in which each reads only what earlier ones have written.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import heapq
+from dataclasses import replace
 
+from rlx.errors import LoweringError
 from rlx.ir.graph import Graph, Node, Value
-from rlx.ir.op import get
-
-#: Ops whose element costs many operations.
-EXPENSIVE = frozenset(
-    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh logistic erf cbrt pow atan2"
-    " rng_bits".split()
-)
-#: Ops that only say where an element is: never a kernel of their own unless their result must be in memory.
-SHAPE_OPS = frozenset("constant iota broadcast_in_dim reshape transpose rev slice".split())
-#: Ops that any reader can compute on the spot, one element at a time.
-READABLE = SHAPE_OPS | {"pad", "dynamic_slice", "gather", "rng_bits"}
-
-REDUCTIONS = frozenset("reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or".split())
-WINDOWS = frozenset("reduce_window_sum reduce_window_max reduce_window_min".split())
-
-_KINDS = {
-    "dot_general": "contraction",
-    "conv_general": "convolution",
-    "concatenate": "concatenate",
-    "dynamic_update_slice": "update",
-    "scatter": "scatter",
-    "sort": "sort",
-    "cond": "cond",
-    "while_loop": "while_loop",
-    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin"), "cumulative"),
-    **dict.fromkeys(REDUCTIONS, "rows"),
-    **dict.fromkeys(WINDOWS, "window"),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Nodes that become one kernel (a few for concatenations and copies), and the values they give memory to.
-
-    kind: which lowering rule it takes: elementwise, rows, contraction, convolution, concatenate, update, window,
-        cumulative, sort, scatter, cond, while_loop, or an op's own name.
-    nodes: members in graph order; for contractions and convolutions the product comes first.
-    inlined: nodes outside that its kernel computes as it reads them.
-    space, reduced: for rows: the shape that reductions run over, and the dimensions they remove, ascending.
-    full: for rows: members with one element a place of the space, not one a row.
-    """
-
-    kind: str
-    nodes: tuple[Node, ...]
-    outputs: tuple[Value, ...]
-    inlined: tuple[Node, ...] = ()
-    space: tuple[int, ...] = ()
-    reduced: tuple[int, ...] = ()
-    full: frozenset[Value] = frozenset()
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the member ops, in order."""
-        return tuple(node.op for node in self.nodes)
-
-    @property
-    def label(self) -> str:
-        """What the kernel computes, for people."""
-        names = [op for op in self.sources if op not in SHAPE_OPS] or [self.nodes[-1].op]
-        return "_".join(names[:4]) + ("_etc" if len(names) > 4 else "")
-
-
-def is_expensive(node: Node) -> bool:
-    """Whether computing an element twice costs more than storing it once and loading it."""
-    return node.op in EXPENSIVE
+from rlx.passes.group import REDUCTIONS, SHAPE_OPS, Group, group_of
+from rlx.passes.grow import Neighbourhood, grow_epilogue, grow_rows
+from rlx.passes.place import stored_nodes
 
 
 def fuse(graph: Graph, *, enabled: bool = True, static: frozenset[Value] = frozenset()) -> tuple[Group, ...]:
-    """The groups of `graph` in an order in which each reads only what earlier ones have written."""
-    outputs = set(graph.outputs)
-    groups: list[Group] = []
-    for node in graph.nodes:
-        if node.op in SHAPE_OPS and not (outputs & set(node.outputs)):
-            continue
-        groups.append(group_of(node))
-    return tuple(groups)
+    """The groups of `graph`, in order of execution.
 
-
-def group_of(node: Node) -> Group:
-    """The node alone."""
-    kind = _KINDS.get(node.op)
-    if kind is None:
-        kind = "elementwise" if node.op in READABLE or get(node.op).pointwise else node.op
-    if kind == "rows":
-        dimensions: Any = node.attrs["dimensions"]
-        return Group(
-            kind, (node,), node.outputs, space=node.inputs[0].type.sizes, reduced=tuple(sorted(dimensions))
+    enabled: False makes a group of every node that computes.
+    static: values that are known once parameters are: they share no group with others.
+    """
+    if not enabled:
+        outputs = set(graph.outputs)
+        return tuple(
+            group_of(node)
+            for node in graph.nodes
+            if node.op not in SHAPE_OPS or not outputs.isdisjoint(node.outputs)
         )
-    return Group(kind, (node,), node.outputs)
+    near = Neighbourhood(graph, static)
+    groups = [grow_epilogue(near, n) for n in graph.nodes if n.op in ("dot_general", "conv_general")]
+    groups += [grow_rows(near, n) for n in graph.nodes if n.op in REDUCTIONS and n not in near.grouped]
+    while True:
+        grouped = {node: i for i, group in enumerate(groups) for node in group.nodes}
+        stored = stored_nodes(graph, grouped, groups, static)
+        whole = groups + [group_of(node) for node in graph.nodes if node in stored]
+        ordered, stuck = _ordered(graph, whole)
+        if not stuck:
+            return tuple(ordered)
+        groups = _dissolved(groups, stuck)
+
+
+def _ordered(graph: Graph, groups: list[Group]) -> tuple[list[Group], set[Group]]:
+    """The groups in order, with what each inlines; and those that wait for each other in a circle."""
+    maker: dict[Value, int] = {v: i for i, group in enumerate(groups) for v in group.outputs}
+    position = {node: i for i, node in enumerate(graph.nodes)}
+    waits: list[set[int]] = []
+    inlined: list[tuple[Node, ...]] = []
+    for i, group in enumerate(groups):
+        members = set(group.nodes)
+        seen: dict[Node, None] = {}
+        needs: set[int] = set()
+        queue = [v for node in group.nodes for v in node.inputs]
+        while queue:
+            value = queue.pop()
+            node = graph.producers.get(value)
+            if node is None or node in members:
+                continue
+            if value in maker:
+                needs.add(maker[value])
+            elif node not in seen:
+                seen[node] = None
+                queue.extend(node.inputs)
+        waits.append(needs - {i})
+        inlined.append(tuple(sorted(seen, key=position.__getitem__)))
+    followers: list[list[int]] = [[] for _ in groups]
+    for i, needs in enumerate(waits):
+        for j in needs:
+            followers[j].append(i)
+    ready = [(position[g.nodes[0]], i) for i, g in enumerate(groups) if not waits[i]]
+    heapq.heapify(ready)
+    missing = [len(needs) for needs in waits]
+    result: list[Group] = []
+    done: set[int] = set()
+    while ready:
+        _, i = heapq.heappop(ready)
+        done.add(i)
+        result.append(replace(groups[i], inlined=inlined[i]))
+        for j in followers[i]:
+            missing[j] -= 1
+            if missing[j] == 0:
+                heapq.heappush(ready, (position[groups[j].nodes[0]], j))
+    return result, {g for i, g in enumerate(groups) if i not in done}
+
+
+def _dissolved(groups: list[Group], stuck: set[Group]) -> list[Group]:
+    """The groups without the largest of those that wait for each other; its product or reduction stays, alone."""
+    largest = max((g for g in groups if g in stuck), key=lambda g: len(g.nodes), default=None)
+    if largest is None or len(largest.nodes) == 1:
+        raise LoweringError("groups wait for each other: the graph's nodes are not in order")
+    seeds = [n for n in largest.nodes if n.op in REDUCTIONS or n.op in ("dot_general", "conv_general")]
+    return [g for g in groups if g is not largest] + [group_of(n) for n in seeds]

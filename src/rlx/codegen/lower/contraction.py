@@ -25,7 +25,7 @@ from rlx.codegen.lower.view import View
 from rlx.codegen.program import Launch, Operand, VirtualBuffer
 from rlx.ir.dtypes import DType, f32, i32
 from rlx.ir.graph import Node, Value
-from rlx.passes.fuse import Group
+from rlx.passes.group import Group
 
 Extents = tuple[int, ...]
 

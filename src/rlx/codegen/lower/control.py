@@ -16,7 +16,7 @@ from rlx.codegen.lower.strided import strided_view
 from rlx.codegen.lower.view import View
 from rlx.codegen.program import Branch, Operand, Repeat, Step
 from rlx.ir.graph import Graph, Value
-from rlx.passes.fuse import Group
+from rlx.passes.group import Group
 
 #: Lowers the graph of a scope whose inputs and destinations are set.
 LowerScope = Callable[[Scope], None]

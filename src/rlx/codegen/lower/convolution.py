@@ -21,7 +21,7 @@ from rlx.codegen.lower.view import View
 from rlx.codegen.lower.window import seen_at
 from rlx.codegen.program import Launch, Operand
 from rlx.ir.graph import Value
-from rlx.passes.fuse import Group
+from rlx.passes.group import Group
 
 
 def lower_convolution(scope: Scope, group: Group) -> None:

@@ -12,7 +12,7 @@ from rlx.codegen.lower.identity import accumulator_dtype, identity
 from rlx.codegen.lower.kernel_builder import KernelBuilder
 from rlx.codegen.lower.nest import Nest
 from rlx.codegen.lower.reader import Reader
-from rlx.passes.fuse import Group
+from rlx.passes.group import Group
 
 COMBINERS = {"cumsum": "add", "cumprod": "mul", "cummax": "max", "cummin": "min"}
 #: Neighbouring rows that walk side by side in the vector loop.

@@ -15,7 +15,8 @@ from rlx.codegen.lower.sorting import lower_sort
 from rlx.codegen.lower.stores import lower_concatenate, lower_elementwise, lower_update
 from rlx.codegen.lower.windowed import lower_window
 from rlx.errors import CustomCallNotCompiled, LoweringError
-from rlx.passes.fuse import Group, fuse
+from rlx.passes.fuse import fuse
+from rlx.passes.group import Group
 
 _RULES: dict[str, Callable[[Scope, Group], None]] = {
     "elementwise": lower_elementwise,

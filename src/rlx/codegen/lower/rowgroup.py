@@ -14,7 +14,7 @@ from rlx.codegen.lower.reader import Reader
 from rlx.codegen.lower.rows import KEEP_BYTES, FullStore, Phase, Reduction, RowProgram, RowStore, row_kernel
 from rlx.ir.dtypes import DType
 from rlx.ir.graph import Node, Value
-from rlx.passes.fuse import Group, is_expensive
+from rlx.passes.group import Group, is_expensive
 
 
 def lower_rows(scope: Scope, group: Group) -> None:

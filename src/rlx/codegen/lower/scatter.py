@@ -16,7 +16,7 @@ from rlx.codegen.lower.kernel_builder import KernelBuilder
 from rlx.codegen.lower.nest import Nest
 from rlx.codegen.lower.reader import Reader, both, in_range
 from rlx.codegen.lower.stores import in_place, store_value
-from rlx.passes.fuse import Group
+from rlx.passes.group import Group
 
 
 def lower_scatter(scope: Scope, group: Group) -> None:

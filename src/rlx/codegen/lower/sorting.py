@@ -34,7 +34,7 @@ from rlx.codegen.lower.nest import Nest
 from rlx.codegen.lower.reader import Reader
 from rlx.codegen.lower.view import row_major
 from rlx.ir.dtypes import bool_, i32, i64
-from rlx.passes.fuse import Group
+from rlx.passes.group import Group
 
 
 def lower_sort(scope: Scope, group: Group) -> None:

@@ -15,7 +15,7 @@ from rlx.codegen.lower.view import View
 from rlx.codegen.program import Copy, Operand
 from rlx.ir.graph import Node, Value
 from rlx.ir.location import UNKNOWN, Location
-from rlx.passes.fuse import Group
+from rlx.passes.group import Group
 
 
 def lower_elementwise(scope: Scope, group: Group) -> None:

@@ -12,7 +12,7 @@ from rlx.codegen.lower.identity import accumulator_dtype
 from rlx.codegen.lower.reader import Reader
 from rlx.codegen.lower.rows import Reduction, row_kernel
 from rlx.codegen.lower.window import WINDOW_COMBINERS, window_term
-from rlx.passes.fuse import Group
+from rlx.passes.group import Group
 
 
 def lower_window(scope: Scope, group: Group) -> None:
