@@ -15,12 +15,12 @@ from llvmlite import ir
 from rlx.backends.cpu.depthwise import depthwise_kernel, takes
 from rlx.backends.cpu.gemm import ProductKernel
 from rlx.backends.cpu.gemm_epilogue import TileWriter
-from rlx.backends.cpu.gemm_operand import Panels, Rows, RowsCopied, RowsInPlace
-from rlx.backends.cpu.gemm_plan import choose_tiling
+from rlx.backends.cpu.gemm_operand import Panels
+from rlx.backends.cpu.gemm_plan import choose_blocks, choose_tile
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, dims, split_index
 from rlx.backends.cpu.im2col import PanelsOfImage
 from rlx.backends.cpu.image_reader import ImageReader
-from rlx.backends.cpu.matmul import epilogue_identity, pack_rows, panels_of, rows_lie_well, supported
+from rlx.backends.cpu.matmul import epilogue_identity, panels_of, rows_operand, supported
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
@@ -41,21 +41,16 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
     if takes(spec):
         return _depthwise(target, spec, epilogue)
     matrices, columns, depth = spec.batch * spec.groups, prod(spec.out), channels * prod(spec.kernel)
-    tiling = choose_tiling(target, dtype, matrices, features, columns, depth, panels_cost=True)
-    weights = _weights(spec)
-    pack: TemplateKernel | None = None
-    packed_nbytes = 0
-    memory = spec.w
-    if spec.w_constant and not rows_lie_well(weights, dtype, tiling, columns):
-        pack, packed_nbytes, weights = pack_rows(target, spec.w, weights, dtype)
-        memory = Memory(spec.w.name, dtype, (1,))
-    lie_well = rows_lie_well(weights, dtype, tiling, columns)
-    rows: Rows = RowsInPlace(weights) if lie_well else RowsCopied(weights, dtype, min(tiling.block, features))
+    tile = choose_tile(target, dtype, matrices, features, columns, depth)
+    left = rows_operand(target, spec.w, _weights(spec), spec.w_constant, dtype, tile, columns)
     panels: Panels
     if _is_pointwise(spec):
-        panels = panels_of(_pixels(spec), dtype, tiling, features)
+        panels = panels_of(_pixels(spec), dtype, tile, features)
     else:
-        panels = PanelsOfImage(ImageReader(spec, dtype, target.lanes(dtype.bits)), tiling.columns)
+        panels = PanelsOfImage(ImageReader(spec, dtype, target.lanes(dtype.bits)), tile.columns)
+    panels_first = left.lies_well and panels.scratch_bytes > 0
+    blocks = choose_blocks(target, dtype, tile, matrices, features, columns, depth, panels_first=panels_first)
+    rows = left.read(blocks, features)
 
     def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
         image, group = split_index(e, matrix, (spec.batch, spec.groups))
@@ -68,22 +63,23 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
         features,
         columns,
         depth,
-        tiling,
+        tile,
+        blocks,
         rows,
         panels,
-        TileWriter(epilogue, place, spec.out, dtype, tiling.columns),
+        TileWriter(epilogue, place, spec.out, dtype, tile.columns),
     )
     compute = TemplateKernel(
         label="conv",
-        args=(spec.x, memory, *epilogue.args),
+        args=(spec.x, left.memory, *epilogue.args),
         grid=kernel.grid,
-        identity=f"conv {target.name} {conv_identity(spec)} {type(rows).__name__} {weights.unnamed} "
-        f"{type(panels).__name__} {tiling} {epilogue_identity(epilogue)}",
+        identity=f"conv {target.name} {conv_identity(spec)} {type(rows).__name__} {left.view.unnamed} "
+        f"{type(panels).__name__} {tile} {blocks} {epilogue_identity(epilogue)}",
         emit=kernel.emit,
         cost=conv_cost(spec, epilogue),
         scratch_bytes=kernel.scratch_bytes,
     )
-    return ConvKernels(pack, packed_nbytes, compute)
+    return ConvKernels(left.pack, left.packed_nbytes, compute)
 
 
 def _depthwise(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:

@@ -1,13 +1,13 @@
 """The matrix product kernel: blocks, panels, register tiles, epilogue.
 
-    for each matrix, block of rows, panel of columns        (the grid: any split gives the same bits)
+    for each matrix, block of rows, panel of columns        (the grid, or panels before blocks: see gemm_plan)
         bring the block of a and the panel of b into place  (nothing to do where they are packed or lie well)
         for each tile of rows in the block
             sums = a's rows times b's panel, over all of k  (gemm_tile)
             run the epilogue over the sums                  (gemm_epilogue)
 
 k is not blocked: a panel of b streams from the second-level cache at a small part of its bandwidth while the sums
-stay in registers, and no partial sum is ever written out.
+stay in registers, and no partial sum is ever written out. Any split of the grid gives the same bits.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from llvmlite import ir
 
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_operand import Panels, Rows
-from rlx.backends.cpu.gemm_plan import Tiling
+from rlx.backends.cpu.gemm_plan import Blocks, Tile
 from rlx.backends.cpu.gemm_tile import UNROLL, TileCode, tile_function
 from rlx.backends.cpu.gemm_view import split_index
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I64
+from rlx.codegen.llvm.types import I1, I64
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
 
@@ -37,14 +37,15 @@ class ProductKernel:
     rows: int
     columns: int
     depth: int
-    tiling: Tiling
+    tile: Tile
+    blocks: Blocks
     a: Rows
     b: Panels
     writer: TileWriter
 
     @property
     def grid(self) -> int:
-        return self.matrices * self.tiling.blocks(self.rows) * self.tiling.panels(self.columns)
+        return self.matrices * self.blocks.count(self.rows) * self.tile.panels(self.columns)
 
     @property
     def scratch_bytes(self) -> int:
@@ -53,36 +54,43 @@ class ProductKernel:
     @property
     def _sums_bytes(self) -> int:
         """The tile of sums, and a vector behind it that the epilogue may read."""
-        return _aligned(self.tiling.rows * self.tiling.columns * self.dtype.itemsize) + 64
+        return _aligned(self.tile.rows * self.tile.columns * self.dtype.itemsize) + 64
 
     def emit(self, e: FunctionEmitter) -> None:
-        tiling, b = self.tiling, e.builder
+        tile, b = self.tile, e.builder
         sums = e.scratch
         rows_at = e.element_pointer(e.scratch, self.dtype, I64(self._sums_bytes // self.dtype.itemsize))
         panel_at = e.element_pointer(rows_at, self.dtype, I64(_aligned(self.a.scratch_bytes) // self.dtype.itemsize))
-        blocks, panels = tiling.blocks(self.rows), tiling.panels(self.columns)
-        with e.loop(e.begin, e.end, I64(1)) as index:
-            matrix, block, panel = split_index(e, index, (self.matrices, blocks, panels))
-            row = e.integer_mul(block, I64(tiling.block))
-            column = e.integer_mul(panel, I64(tiling.columns))
+        blocks, panels = self.blocks.count(self.rows), tile.panels(self.columns)
+        with e.loop(e.begin, e.end) as index:
+            if self.blocks.panels_first:
+                matrix, panel, block = split_index(e, index, (self.matrices, panels, blocks))
+            else:
+                matrix, block, panel = split_index(e, index, (self.matrices, blocks, panels))
+            row = e.integer_mul(block, I64(self.blocks.rows))
+            column = e.integer_mul(panel, I64(tile.columns))
             count = self._count(e, row, blocks)
-            fresh = b.or_(b.icmp_signed("==", index, e.begin), b.icmp_signed("==", panel, I64(0)))
-            a_at = self.a.block(e, rows_at, matrix, row, count, fresh)
-            b_at = self.b.panel(e, panel_at, matrix, panel, column)
-            full = e.integer_mul(b.udiv(count, I64(tiling.rows)), I64(tiling.rows)) if tiling.rest else count
-            with e.loop(I64(0), full, I64(tiling.rows)) as at:
-                self._tile(e, tiling.rows, a_at, b_at, sums, matrix, row, at, column)
-            if tiling.rest:
+            inner = block if self.blocks.panels_first else panel
+            fresh = b.or_(b.icmp_signed("==", index, e.begin), b.icmp_signed("==", inner, I64(0)))
+            always = I1(1)
+            a_fresh, b_fresh = (always, fresh) if self.blocks.panels_first else (fresh, always)
+            a_at = self.a.block(e, rows_at, matrix, row, count, a_fresh)
+            b_at = self.b.panel(e, panel_at, matrix, panel, column, b_fresh)
+            rest = self.rows % tile.rows
+            full = e.integer_mul(b.udiv(count, I64(tile.rows)), I64(tile.rows)) if rest else count
+            with e.loop(I64(0), full, tile.rows) as at:
+                self._tile(e, tile.rows, a_at, b_at, sums, matrix, row, at, column)
+            if rest:
                 with b.if_then(b.icmp_signed("<", full, count)):
-                    self._tile(e, tiling.rest, a_at, b_at, sums, matrix, row, full, column)
+                    self._tile(e, rest, a_at, b_at, sums, matrix, row, full, column)
 
     def _count(self, e: FunctionEmitter, row: ir.Value, blocks: int) -> ir.Value:
         """Rows of the block that begins at `row`."""
         if blocks == 1:
             return I64(self.rows)
         left = e.builder.sub(I64(self.rows), row)
-        whole = e.builder.icmp_signed(">", left, I64(self.tiling.block))
-        return e.builder.select(whole, I64(self.tiling.block), left)
+        whole = e.builder.icmp_signed(">", left, I64(self.blocks.rows))
+        return e.builder.select(whole, I64(self.blocks.rows), left)
 
     def _tile(
         self,
@@ -99,7 +107,7 @@ class ProductKernel:
         code = TileCode(
             self.dtype,
             height,
-            self.tiling.columns // self.target.lanes(self.dtype.bits),
+            self.tile.vectors,
             self.a.row if height > 1 else 0,
             self.a.k,
             self.b.k,

@@ -7,6 +7,8 @@ and for a panel once a grid index, and reads each several times.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,9 +53,15 @@ class Panels(Protocol):
     def scratch_bytes(self) -> int: ...
 
     def panel(
-        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+        self,
+        e: FunctionEmitter,
+        scratch: ir.Value,
+        matrix: ir.Value,
+        number: ir.Value,
+        first: ir.Value,
+        fresh: ir.Value,
     ) -> ir.Value:
-        """The address of panel `number`, which begins at column `first`."""
+        """The address of panel `number`, which begins at column `first`; `fresh` as for rows."""
         ...
 
 
@@ -98,7 +106,7 @@ class RowsCopied:
     def block(
         self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, first: ir.Value, count: ir.Value, fresh: ir.Value
     ) -> ir.Value:
-        with e.builder.if_then(fresh):
+        with when(e, fresh):
             copy_rows(e, self.view, self.dtype, self.row, matrix, first, count, scratch)
         return scratch
 
@@ -125,7 +133,13 @@ class PanelsPacked:
         return self.view.matrices * self.panels * self.view.rows.count * self.columns * self.dtype.itemsize
 
     def panel(
-        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+        self,
+        e: FunctionEmitter,
+        scratch: ir.Value,
+        matrix: ir.Value,
+        number: ir.Value,
+        first: ir.Value,
+        fresh: ir.Value,
     ) -> ir.Value:
         before = e.integer_add(e.integer_mul(self.view.distinct(e, matrix), I64(self.panels)), number)
         elements = e.integer_mul(before, I64(self.view.rows.count * self.columns))
@@ -149,9 +163,16 @@ class PanelsCopied:
         return self.view.rows.count * self.columns * self.dtype.itemsize
 
     def panel(
-        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+        self,
+        e: FunctionEmitter,
+        scratch: ir.Value,
+        matrix: ir.Value,
+        number: ir.Value,
+        first: ir.Value,
+        fresh: ir.Value,
     ) -> ir.Value:
-        pack_panel(e, self.view, self.dtype, self.columns, matrix, first, scratch)
+        with when(e, fresh):
+            pack_panel(e, self.view, self.dtype, self.columns, matrix, first, scratch)
         return scratch
 
 
@@ -167,9 +188,25 @@ class PanelsInPlace:
         return self.view.rows.stride or 0
 
     def panel(
-        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+        self,
+        e: FunctionEmitter,
+        scratch: ir.Value,
+        matrix: ir.Value,
+        number: ir.Value,
+        first: ir.Value,
+        fresh: ir.Value,
     ) -> ir.Value:
         return self.view.pointer(e, matrix, 0, first)
+
+
+@contextmanager
+def when(e: FunctionEmitter, condition: ir.Value) -> Iterator[None]:
+    """What is emitted inside runs where the condition holds; no branch where that is always."""
+    if type(condition) is ir.Constant and condition.constant == 1:
+        yield
+    else:
+        with e.builder.if_then(condition):
+            yield
 
 
 def rows_in_place(view: MatrixView, dtype: DType, height: int, reads: int) -> bool:

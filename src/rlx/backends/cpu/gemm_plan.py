@@ -20,50 +20,40 @@ _LOAD = 0.1
 _TILE_END = 3.0
 #: Grid indices that a product should have at least, so that threads share them evenly.
 _ITEMS = 8
-#: Row tiles that make up for bringing a panel into scratch memory.
-_TILES_A_PANEL = 8
 #: Widths that splits are balanced for.
 _THREADS = (2, 4)
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """A product's cut.
-
-    rows, vectors: the register tile. rest: rows of the last tile of the matrix, 0 where none is partial.
-    block: rows of one grid index, a multiple of `rows` unless it covers the matrix.
-    columns: of one panel: vectors times lanes.
-    """
+class Tile:
+    """The register tile: rows x vectors accumulators. columns: of one panel, vectors times lanes."""
 
     rows: int
     vectors: int
-    rest: int
-    block: int
     columns: int
 
-    def blocks(self, rows: int) -> int:
-        """Grid indices along the rows."""
-        return -(-rows // self.block)
-
     def panels(self, columns: int) -> int:
-        """Grid indices along the columns."""
+        """Panels of a matrix."""
         return -(-columns // self.columns)
 
 
-def choose_tiling(
-    target: Target,
-    dtype: DType,
-    batch: int,
-    rows: int,
-    columns: int,
-    depth: int,
-    *,
-    panels_cost: bool = False,
-) -> Tiling:
-    """The cheapest cut for `batch` products of (rows x depth) by (depth x columns).
+@dataclass(frozen=True)
+class Blocks:
+    """What a grid index is: `rows` rows (a multiple of the tile's unless it is all) of one panel of one matrix.
 
-    panels_cost: each grid index has to make its panel, so that blocks should be higher.
+    panels_first: all blocks of rows of one panel are neighbours in the grid, not all panels of one block.
     """
+
+    rows: int
+    panels_first: bool
+
+    def count(self, rows: int) -> int:
+        """Blocks of a matrix."""
+        return -(-rows // self.rows)
+
+
+def choose_tile(target: Target, dtype: DType, batch: int, rows: int, columns: int, depth: int) -> Tile:
+    """The cheapest tile for `batch` products of (rows x depth) by (depth x columns)."""
     lanes = target.lanes(dtype.bits)
     best: tuple[float, int, int] | None = None
     for vectors in range(1, 9):
@@ -77,9 +67,23 @@ def choose_tiling(
                 best = (cost, height, vectors)
     assert best is not None
     _, height, vectors = best
-    items = batch * -(-columns // (vectors * lanes))
-    block = _block(target, dtype, rows, depth, height, items, _TILES_A_PANEL if panels_cost else 1)
-    return Tiling(height, vectors, rows % height, block, vectors * lanes)
+    return Tile(height, vectors, vectors * lanes)
+
+
+def choose_blocks(
+    target: Target, dtype: DType, tile: Tile, batch: int, rows: int, columns: int, depth: int, *, panels_first: bool
+) -> Blocks:
+    """Cut the rows evenly: enough grid indices for threads to share, and a's part of each in the second-level cache.
+
+    panels_first: a panel costs something to make and a's rows do not, so rows are cut for the threads alone.
+    """
+    tiles = -(-rows // tile.rows)
+    items = batch * tile.panels(columns)
+    blocks = max(1, min(tiles // 2, -(-_ITEMS // items)))
+    if not panels_first:
+        most = max(1, target.l2 // 2 // (depth * dtype.itemsize) // tile.rows)
+        blocks = max(blocks, -(-tiles // most))
+    return Blocks(rows if blocks == 1 else -(-tiles // blocks) * tile.rows, panels_first)
 
 
 def _registers_of(rows: int, vectors: int) -> int:
@@ -99,13 +103,3 @@ def _cost(lanes: int, batch: int, rows: int, columns: int, depth: int, height: i
     if rows > 4 * height:  # more than one block of rows can be made
         uneven = 1.0
     return items * panel * uneven
-
-
-def _block(target: Target, dtype: DType, rows: int, depth: int, height: int, items: int, least: int) -> int:
-    """Rows of one grid index, cut evenly: their part of a fills at most half of the second-level cache."""
-    most = max(least, target.l2 // 2 // (depth * dtype.itemsize) // height)
-    tiles = -(-rows // height)
-    blocks = max(-(-tiles // most), min(tiles // max(least, 2), -(-_ITEMS // items)), 1)
-    if blocks == 1:
-        return rows
-    return -(-tiles // blocks) * height

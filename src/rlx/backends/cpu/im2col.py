@@ -12,6 +12,7 @@ from math import prod
 
 from llvmlite import ir
 
+from rlx.backends.cpu.gemm_operand import when
 from rlx.backends.cpu.gemm_view import split_index
 from rlx.backends.cpu.image_reader import ImageReader
 from rlx.codegen.llvm.function import FunctionEmitter
@@ -40,8 +41,19 @@ class PanelsOfImage:
         return depth * self.k * self.reader.dtype.itemsize
 
     def panel(
-        self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, number: ir.Value, first: ir.Value
+        self,
+        e: FunctionEmitter,
+        scratch: ir.Value,
+        matrix: ir.Value,
+        number: ir.Value,
+        first: ir.Value,
+        fresh: ir.Value,
     ) -> ir.Value:
+        with when(e, fresh):
+            self._fill(e, scratch, matrix, first)
+        return scratch
+
+    def _fill(self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, first: ir.Value) -> None:
         reader, spec = self.reader, self.reader.spec
         image, group = split_index(e, matrix, (spec.batch, spec.groups))
         channels = spec.channels // spec.groups
@@ -60,7 +72,6 @@ class PanelsOfImage:
             with e.loop(start, stop, reader.lanes) as x:
                 at = e.builder.sub(e.builder.add(begun, x), first)
                 self._pixels(e, base, e.element_pointer(scratch, reader.dtype, at), outer, x)
-        return scratch
 
     def _pixels(
         self, e: FunctionEmitter, base: ir.Value, target: ir.Value, outer: Sequence[ir.Value], x: ir.Value

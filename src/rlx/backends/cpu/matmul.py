@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 from llvmlite import ir
@@ -19,7 +20,7 @@ from rlx.backends.cpu.gemm_operand import (
     rows_in_place,
 )
 from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, padded_stride
-from rlx.backends.cpu.gemm_plan import Tiling, choose_tiling
+from rlx.backends.cpu.gemm_plan import Blocks, Tile, choose_blocks, choose_tile
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
 from rlx.codegen.kernel import Const, Cost, LoopKernel, Memory, TemplateKernel, Var
 from rlx.codegen.llvm.function import FunctionEmitter
@@ -49,22 +50,19 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
     if a is None or b is None:
         return None
     batch, rows, columns, depth = prod(spec.batch), prod(spec.m), prod(spec.n), prod(spec.k)
-    tiling = choose_tiling(target, dtype, batch, rows, columns, depth)
-    pack: TemplateKernel | None = None
-    packed_nbytes = 0
-    a_memory, b_memory = spec.a, spec.b
+    tile = choose_tile(target, dtype, batch, rows, columns, depth)
+    left = rows_operand(target, spec.a, a, spec.a_constant, dtype, tile, columns)
+    pack, packed_nbytes, b_memory = left.pack, left.packed_nbytes, spec.b
     if spec.b_constant:
-        packed = PanelsPacked(b, dtype, tiling.columns)
+        packed = PanelsPacked(b, dtype, tile.columns)
         pack, packed_nbytes = _pack_panels(target, spec.b, packed), packed.packed_bytes
         b_memory = Memory(spec.b.name, dtype, (1,))
         panels: Panels = packed
     else:
-        panels = panels_of(b, dtype, tiling, rows)
-    if spec.a_constant and not rows_lie_well(a, dtype, tiling, columns):
-        pack, packed_nbytes, a = pack_rows(target, spec.a, a, dtype)
-        a_memory = Memory(spec.a.name, dtype, (1,))
-    lie_well = rows_lie_well(a, dtype, tiling, columns)
-    a_rows: Rows = RowsInPlace(a) if lie_well else RowsCopied(a, dtype, min(tiling.block, rows))
+        panels = panels_of(b, dtype, tile, rows)
+    panels_first = left.lies_well and panels.scratch_bytes > 0
+    blocks = choose_blocks(target, dtype, tile, batch, rows, columns, depth, panels_first=panels_first)
+    a_rows = left.read(blocks, rows)
 
     def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
         return [*split_index(e, matrix, spec.batch), *split_index(e, row, spec.m)]
@@ -76,20 +74,21 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         rows,
         columns,
         depth,
-        tiling,
+        tile,
+        blocks,
         a_rows,
         panels,
-        TileWriter(epilogue, place, spec.n, dtype, tiling.columns),
+        TileWriter(epilogue, place, spec.n, dtype, tile.columns),
     )
     elements = batch * rows * columns
     identity = (
         f"matmul {target.name} {spec.a_dtype}x{spec.b_dtype}->{dtype} {spec.batch}x{spec.m}x{spec.n}x{spec.k} "
-        f"a={a.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tiling} "
+        f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tile} {blocks} "
         f"{epilogue_identity(epilogue)}"
     )
     compute = TemplateKernel(
         label="matmul",
-        args=(a_memory, b_memory, *epilogue.args),
+        args=(left.memory, b_memory, *epilogue.args),
         grid=kernel.grid,
         identity=identity,
         emit=kernel.emit,
@@ -118,17 +117,40 @@ def epilogue_identity(epilogue: Epilogue) -> str:
     return kernel_identity(LoopKernel("", epilogue.args, Var("unused"), one, epilogue.stores, names))
 
 
-def rows_lie_well(a: MatrixView, dtype: DType, tiling: Tiling, columns: int) -> bool:
-    return rows_in_place(a, dtype, tiling.rows, tiling.panels(columns))
+@dataclass(frozen=True, eq=False)
+class RowsOperand:
+    """a as the kernel takes it. pack: fills `packed_nbytes` bytes that `memory` and `view` describe, in setup."""
+
+    memory: Memory
+    view: MatrixView
+    dtype: DType
+    lies_well: bool
+    pack: TemplateKernel | None = None
+    packed_nbytes: int = 0
+
+    def read(self, blocks: Blocks, rows: int) -> Rows:
+        return RowsInPlace(self.view) if self.lies_well else RowsCopied(self.view, self.dtype, min(blocks.rows, rows))
 
 
-def panels_of(b: MatrixView, dtype: DType, tiling: Tiling, rows: int) -> Panels:
+def rows_operand(
+    target: Target, memory: Memory, view: MatrixView, constant: bool, dtype: DType, tile: Tile, columns: int
+) -> RowsOperand:
+    """Read a in place where it lies well, from a packed copy where it is constant, else copy it block by block."""
+    if rows_in_place(view, dtype, tile.rows, tile.panels(columns)):
+        return RowsOperand(memory, view, dtype, True)
+    if not constant:
+        return RowsOperand(memory, view, dtype, False)
+    pack, packed_nbytes, copied = _pack_rows(target, memory, view, dtype)
+    return RowsOperand(Memory(memory.name, dtype, (1,)), copied, dtype, True, pack, packed_nbytes)
+
+
+def panels_of(b: MatrixView, dtype: DType, tile: Tile, rows: int) -> Panels:
     """How a b that is not constant is read: in place where few tiles read it, else copied."""
-    tiles = -(-rows // tiling.rows)
+    tiles = -(-rows // tile.rows)
     lies_well = b.dtype is dtype and b.columns.stride == 1 and b.rows.stride is not None
-    if lies_well and b.columns.count % tiling.columns == 0 and tiles < _TILES_WORTH_A_COPY:
+    if lies_well and b.columns.count % tile.columns == 0 and tiles < _TILES_WORTH_A_COPY:
         return PanelsInPlace(b)
-    return PanelsCopied(b, dtype, tiling.columns)
+    return PanelsCopied(b, dtype, tile.columns)
 
 
 def _without_broadcasts(view: MatrixView) -> MatrixView:
@@ -161,7 +183,7 @@ def _pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> Templa
     )
 
 
-def pack_rows(target: Target, source: Memory, a: MatrixView, dtype: DType) -> tuple[TemplateKernel, int, MatrixView]:
+def _pack_rows(target: Target, source: Memory, a: MatrixView, dtype: DType) -> tuple[TemplateKernel, int, MatrixView]:
     """The setup kernel that copies a constant a, one grid index a row; its bytes, and the view of the copy."""
     view = _without_broadcasts(a)
     rows, depth = view.rows.count, view.columns.count
