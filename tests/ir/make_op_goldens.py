@@ -33,10 +33,21 @@ Attrs = Mapping[str, Any]
 Arrays = Sequence[np.ndarray]
 
 TORCH = {
-    "bool": torch.bool, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32, "i64": torch.int64, "u8": torch.uint8,
-    "f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64, "c64": torch.complex64,
-    "c128": torch.complex128, "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2,
-}  # fmt: skip
+    "bool": torch.bool,
+    "i8": torch.int8,
+    "i16": torch.int16,
+    "i32": torch.int32,
+    "i64": torch.int64,
+    "u8": torch.uint8,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "f32": torch.float32,
+    "f64": torch.float64,
+    "c64": torch.complex64,
+    "c128": torch.complex128,
+    "f8e4m3": torch.float8_e4m3fn,
+    "f8e5m2": torch.float8_e5m2,
+}
 
 
 def dtype_of(x: np.ndarray) -> DType:
@@ -196,7 +207,7 @@ INTEGER_OPS: dict[str, Callable[..., int]] = {
     "abs": lambda x, d: abs(x),
     "sign": lambda x, d: (x > 0) - (x < 0),
     "not": lambda x, d: not x if d is bool_ else ~x,
-    "popcnt": lambda x, d: bin(bits(x, d)).count("1"),
+    "popcnt": lambda x, d: bits(x, d).bit_count(),
     "clz": lambda x, d: d.bits - bits(x, d).bit_length(),
     "add": lambda x, y, d: x + y,
     "sub": lambda x, y, d: x - y,
@@ -234,13 +245,31 @@ EXACT_FLOATS: dict[str, Callable[..., torch.Tensor]] = {
     "clamp": lambda low, x, high: torch.minimum(torch.maximum(x, low), high),
 }
 WIDE_FLOATS: dict[str, Callable[..., torch.Tensor]] = {
-    "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p,
+    "exp": torch.exp,
+    "expm1": torch.expm1,
+    "log": torch.log,
+    "log1p": torch.log1p,
     # PyTorch's f32 square root is not correctly rounded everywhere.
-    "sqrt": lambda x: torch.sqrt(x) if x.is_complex() else one_by_one(c_sqrt, x), "rsqrt": torch.rsqrt, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan, "asin": torch.asin, "acos": torch.acos,
-    "atan": torch.atan, "sinh": torch.sinh, "cosh": torch.cosh, "tanh": torch.tanh, "asinh": torch.asinh,
-    "acosh": torch.acosh, "atanh": torch.atanh, "logistic": torch.sigmoid, "erf": torch.erf, "pow": torch.pow,
-    "atan2": torch.atan2, "cbrt": lambda x: one_by_one(math.cbrt, x),
-}  # fmt: skip
+    "sqrt": lambda x: torch.sqrt(x) if x.is_complex() else one_by_one(c_sqrt, x),
+    "rsqrt": torch.rsqrt,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tan": torch.tan,
+    "asin": torch.asin,
+    "acos": torch.acos,
+    "atan": torch.atan,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
+    "tanh": torch.tanh,
+    "asinh": torch.asinh,
+    "acosh": torch.acosh,
+    "atanh": torch.atanh,
+    "logistic": torch.sigmoid,
+    "erf": torch.erf,
+    "pow": torch.pow,
+    "atan2": torch.atan2,
+    "cbrt": lambda x: one_by_one(math.cbrt, x),
+}
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": lambda x, y: x == y,
     "ne": lambda x, y: x != y,
@@ -765,11 +794,27 @@ def rng_bits(arrays: Arrays, attrs: Attrs) -> np.ndarray:
 # -- all of them ---------------------------------------------------------------------------------------------------
 
 WHOLE: dict[str, Callable[[Arrays, Attrs], Any]] = {
-    "convert": convert, "bitcast_convert": bitcast, "iota": iota, "broadcast_in_dim": broadcast, "reshape": reshape,
-    "transpose": transpose, "rev": rev, "slice": slice_, "pad": pad, "concatenate": concatenate, "dynamic_slice": dynamic_slice,
-    "dynamic_update_slice": dynamic_update_slice, "gather": gather, "scatter": scatter, "sort": sort, "top_k": top_k,
-    "dot_general": dot_general, "conv_general": conv, "rng_bits": rng_bits, "constant": lambda arrays, attrs: attrs["value"],
-}  # fmt: skip
+    "convert": convert,
+    "bitcast_convert": bitcast,
+    "iota": iota,
+    "broadcast_in_dim": broadcast,
+    "reshape": reshape,
+    "transpose": transpose,
+    "rev": rev,
+    "slice": slice_,
+    "pad": pad,
+    "concatenate": concatenate,
+    "dynamic_slice": dynamic_slice,
+    "dynamic_update_slice": dynamic_update_slice,
+    "gather": gather,
+    "scatter": scatter,
+    "sort": sort,
+    "top_k": top_k,
+    "dot_general": dot_general,
+    "conv_general": conv,
+    "rng_bits": rng_bits,
+    "constant": lambda arrays, attrs: attrs["value"],
+}
 
 
 def reference(op: str, arrays: Arrays, attrs: Attrs) -> tuple[np.ndarray, ...] | None:

@@ -1,7 +1,7 @@
 """The file of goldens: for each primitive, inputs, attributes and what an outside reference answers.
 
-One npz with two entries: `bytes`, all distinct arrays after one another, and `index`, a JSON text that holds the arrays'
-places and the cases. `make_op_goldens.py` writes it, `test_ops_goldens.py` reads it.
+One npz with two entries: `bytes`, all distinct arrays after one another, and `index`, a JSON text that holds the
+arrays' places and the cases. `make_op_goldens.py` writes it, `test_ops_goldens.py` reads it.
 """
 
 from __future__ import annotations

@@ -309,16 +309,58 @@ P, S = TensorType((), bool_), TensorType((), f32)
     [
         ("cond", [P, S], [region_of(S)], {}, "cond takes 2 regions, got 1"),
         ("cond", [S, S], [region_of(S)] * 2, {}, "cond: operand 0 is f32[], accepted dtypes are bool"),
-        ("cond", [P, F23], [region_of(F23), region_of(S)], {}, "the false region takes f32[], the operands give f32[2, 3]"),
-        ("cond", [P, S, F23], [region_of(S, F23), region_of(S, F23, gives=2)], {}, "the true region gives f32[], the false region gives f32[], f32[2, 3]"),
-        ("while_loop", [S], [region_of(S), region_of(S)], {"num_carry": 1}, "the test gives f32[], it must give bool[]"),
-        ("while_loop", [P, S], [region_of(P, S), region_of(P, S)], {"num_carry": 2}, "the body gives bool[], the carry is bool[], f32[]"),
+        (
+            "cond",
+            [P, F23],
+            [region_of(F23), region_of(S)],
+            {},
+            "the false region takes f32[], the operands give f32[2, 3]",
+        ),
+        (
+            "cond",
+            [P, S, F23],
+            [region_of(S, F23), region_of(S, F23, gives=2)],
+            {},
+            "the true region gives f32[], the false region gives f32[], f32[2, 3]",
+        ),
+        (
+            "while_loop",
+            [S],
+            [region_of(S), region_of(S)],
+            {"num_carry": 1},
+            "the test gives f32[], it must give bool[]",
+        ),
+        (
+            "while_loop",
+            [P, S],
+            [region_of(P, S), region_of(P, S)],
+            {"num_carry": 2},
+            "the body gives bool[], the carry is bool[], f32[]",
+        ),
         ("while_loop", [P], [region_of(P)] * 2, {"num_carry": 2}, "num_carry is 2, there are 1 operands"),
-        ("scan", [S, F23], [region_of(S, S)], {"num_carry": 1, "num_xs": 1, "length": 2}, "the body takes f32[], f32[], the operands give f32[], f32[3]"),
-        ("scan", [S, F23], [region_of(S, S)], {"num_carry": 1, "num_xs": 1, "length": 3}, "operand 1 is f32[2, 3], its first dimension must be the length 3"),
-        ("scan", [S], [region_of(S, gives=0)], {"num_carry": 1, "num_xs": 0, "length": 3}, "the body gives the carry nothing, it takes f32[]"),
+        (
+            "scan",
+            [S, F23],
+            [region_of(S, S)],
+            {"num_carry": 1, "num_xs": 1, "length": 2},
+            "the body takes f32[], f32[], the operands give f32[], f32[3]",
+        ),
+        (
+            "scan",
+            [S, F23],
+            [region_of(S, S)],
+            {"num_carry": 1, "num_xs": 1, "length": 3},
+            "operand 1 is f32[2, 3], its first dimension must be the length 3",
+        ),
+        (
+            "scan",
+            [S],
+            [region_of(S, gives=0)],
+            {"num_carry": 1, "num_xs": 0, "length": 3},
+            "the body gives the carry nothing, it takes f32[]",
+        ),
     ],
-)  # fmt: skip
+)
 def test_control_flow_refuses_regions_that_do_not_fit(
     op: str, types: list, regions: list, attrs: dict, text: str
 ) -> None:

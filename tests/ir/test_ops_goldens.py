@@ -1,4 +1,4 @@
-"""Primitives against outside references: what `make_op_goldens.py` had PyTorch, Python's integers and plain loops answer."""
+"""Primitives against outside references: what PyTorch, Python's integers and plain loops answered."""
 
 from __future__ import annotations
 

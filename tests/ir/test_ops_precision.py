@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import ml_dtypes
 import numpy as np
@@ -36,7 +37,7 @@ def numbers(dtype: DType) -> list[tuple[Fraction, int]]:
 def test_f64_to_8_bits_rounds_once_to_nearest_even(dtype: DType) -> None:
     rng = np.random.default_rng(11)
     known = numbers(dtype)
-    middles = np.array([float((a[0] + b[0]) / 2) for a, b in zip(known[:-1], known[1:], strict=True)])
+    middles = np.array([float((a[0] + b[0]) / 2) for a, b in pairwise(known)])
     largest = float(known[-1][0])
     values = np.concatenate([rng.uniform(0, largest, 200), middles, middles * (1 + 2**-40), middles * (1 - 2**-40)])
     got = convert_array(values, dtype).astype(np.float64)

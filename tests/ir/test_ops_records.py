@@ -14,20 +14,20 @@ SAMPLED = [name for name in PRIMITIVES if name != "custom_call"]
 POINTWISE = [name for name in PRIMITIVES if get(name).pointwise]
 
 #: The whole primitive set, so that an op that gets lost is missed.
-EXPECTED = """
-    exp expm1 log log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh logistic erf cbrt
-    neg abs sign floor ceil round is_finite not popcnt clz real imag conj complex
-    add sub mul div rem pow max min atan2 nextafter and or xor shift_left shift_right_logical shift_right_arithmetic
-    eq ne lt le gt ge select clamp convert bitcast_convert
-    constant iota broadcast_in_dim reshape transpose rev slice dynamic_slice dynamic_update_slice pad concatenate gather scatter
-    reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or argmax argmin cumsum cumprod cummax cummin sort top_k
-    reduce_window_sum reduce_window_max reduce_window_min dot_general conv_general rng_bits
-    cond while_loop scan custom_call
-""".split()  # fmt: skip
+EXPECTED = (
+    "exp expm1 log log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh logistic erf cbrt "
+    "neg abs sign floor ceil round is_finite not popcnt clz real imag conj complex "
+    "add sub mul div rem pow max min atan2 nextafter and or xor "
+    "shift_left shift_right_logical shift_right_arithmetic eq ne lt le gt ge select clamp convert bitcast_convert "
+    "constant iota broadcast_in_dim reshape transpose rev slice dynamic_slice dynamic_update_slice pad concatenate "
+    "gather scatter reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or argmax argmin "
+    "cumsum cumprod cummax cummin sort top_k reduce_window_sum reduce_window_max reduce_window_min "
+    "dot_general conv_general rng_bits cond while_loop scan custom_call"
+)
 
 
 def test_the_primitive_set_is_whole_and_no_larger() -> None:
-    assert sorted(EXPECTED) == PRIMITIVES
+    assert sorted(EXPECTED.split()) == PRIMITIVES
 
 
 @pytest.mark.parametrize("op", SAMPLED)

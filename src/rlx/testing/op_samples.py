@@ -9,10 +9,10 @@ values are those of the record's `evaluate`, or of the body of a composite. Tole
 ulps    each element may be that many steps of the output's dtype away; -0 and +0 are one step apart at most, NaN is
         equal to NaN. With 0 the bits must be equal, but for NaN. A complex number is compared by its distance in the
         plane, against ulps of its magnitude.
-terms   an element may differ by eps * (2 + sqrt(n)) * S plus one step of the output's dtype. S is the op done on absolute
-        values in f64, eps belongs to the dtype that the op accumulates in (f32 for narrow floats), n is how many terms
-        an element has at most. Integers must be equal. A composite is no single sum: there S is the result's largest
-        magnitude, and `ulps` are added, to 2 + sqrt(n) and to the steps.
+terms   an element may differ by eps * (2 + sqrt(n)) * S plus one step of the output's dtype. S is the op done on
+        absolute values in f64, eps belongs to the dtype that the op accumulates in (f32 for narrow floats), n is how
+        many terms an element has at most. Integers must be equal. A composite is no single sum: there S is the
+        result's largest magnitude, and `ulps` are added, to 2 + sqrt(n) and to the steps.
 """
 
 from __future__ import annotations
@@ -80,12 +80,13 @@ def assert_close(op: str | Op, sample: Sample, got: Sequence[np.ndarray], expect
             operands = ", ".join(str(x[at]) for x in sample.arrays if record.pointwise and x.shape == g.shape)
             raise AssertionError(
                 f"{where}: {int(np.sum(excess > 0))} of {excess.size} elements are too far; at {place} got {g[at]!s},"
-                f" expected {e[at]!s}{f' of {operands}' if operands else ''}, {float(excess[at]):.3g} beyond the tolerance"
+                f" expected {e[at]!s}{f' of {operands}' if operands else ''},"
+                f" {float(excess[at]):.3g} beyond the tolerance"
             )
 
 
 def ulp_distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Steps of the dtype between floats x and y, in f64; NaN to NaN is 0, NaN to a number is infinite, -0 to +0 is 0."""
+    """Steps of the dtype between floats x and y, in f64; NaN to NaN is 0, to a number infinite; -0 to +0 is 0."""
     nan_x, nan_y = np.isnan(x), np.isnan(y)
     steps = np.abs(_position(x).astype(np.float64) - _position(y).astype(np.float64))
     exact = np.abs(_position(x) - _position(y))
@@ -164,7 +165,7 @@ def _redo(record: Op, sample: Sample, change: Callable[[np.ndarray], np.ndarray]
     attrs = dict(sample.attrs)
     if attrs.get("preferred_dtype") is not None and any(_is_inexact(x) for x in sample.arrays):
         attrs["preferred_dtype"] = f64
-    arrays = tuple(change(_wide(x)).real if _is_inexact(x) else x for x in sample.arrays)
+    arrays = tuple(np.real(change(_wide(x))) if _is_inexact(x) else x for x in sample.arrays)
     return evaluate_sample(record, Sample(arrays, attrs, sample.regions))
 
 
@@ -188,4 +189,4 @@ def _accumulation_eps(x: np.ndarray) -> float:
 def _largest(x: np.ndarray) -> np.ndarray:
     """The largest finite magnitude in `x`."""
     magnitudes = np.abs(_wide(x)) if _is_inexact(x) else np.zeros(1)
-    return np.max(magnitudes, initial=0.0, where=np.isfinite(magnitudes))
+    return np.asarray(np.max(magnitudes, initial=0.0, where=np.isfinite(magnitudes)))

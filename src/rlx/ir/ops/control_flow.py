@@ -196,9 +196,9 @@ def _scan_samples(rng: np.random.Generator) -> Iterator[Sample]:
 register(
     Op(
         "scan",
-        "A loop of `length` steps over slices of xs: scan(carry..., xs..., consts...) with the region body of (carry...,"
-        " x slices..., consts...) -> (carry..., ys...) gives the last carry and the ys stacked on a new first dimension;"
-        " reversed, steps run from the last slice to the first.",
+        "A loop of `length` steps over slices of xs: scan(carry..., xs..., consts...) with the region body of"
+        " (carry..., x slices..., consts...) -> (carry..., ys...) gives the last carry and the ys stacked on a new"
+        " first dimension; reversed, steps run from the last slice to the first.",
         _scan_infer,
         attrs={"num_carry": REQUIRED, "num_xs": REQUIRED, "length": REQUIRED, "reverse": False},
         evaluate=_scan,

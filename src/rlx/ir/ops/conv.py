@@ -6,10 +6,12 @@ transposed convolution is one with lhs_dilation and a reversed w. Accumulation i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from rlx.errors import TypeRuleError
 from rlx.ir.dtypes import DType, f32, from_numpy
 from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
 from rlx.ir.ops import sampling
@@ -25,7 +27,7 @@ from rlx.ir.ops.signature import (
     whole,
 )
 from rlx.ir.ops.slicing import pad_array
-from rlx.ir.ops.window import window_count, windows
+from rlx.ir.ops.window import window_count, window_counts, windows
 from rlx.ir.types import TensorType
 
 _NAMES = ("strides", "lhs_dilation", "rhs_dilation")
@@ -54,13 +56,9 @@ def _infer(call: Call) -> tuple[TensorType, ...]:
     shape = []
     for i in range(spatial):
         kernel = w.shape[i + 2]
-        require(
-            isinstance(kernel, int) and kernel >= 1,
-            f"conv_general: size {kernel} of the kernel {w} must be known and not 0",
-        )
-        shape.append(
-            window_count(x.shape[i + 2], int(kernel), strides[i], padding[i], lhs_dilation[i], rhs_dilation[i])
-        )  # type: ignore[arg-type]  # checked above
+        if not isinstance(kernel, int) or kernel < 1:
+            raise TypeRuleError(f"conv_general: size {kernel} of the kernel {w} must be known and not 0")
+        shape.append(window_count(x.shape[i + 2], kernel, strides[i], padding[i], lhs_dilation[i], rhs_dilation[i]))
     return (TensorType((x.shape[0], out, *shape), x.dtype),)
 
 
@@ -69,21 +67,21 @@ def _conv(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> 
     groups, padding = attrs["groups"], attrs["padding"]
     dtype = from_numpy(x.dtype)
     batch, channels, kernel = x.shape[0], w.shape[1], w.shape[2:]
-    rest = (attrs["strides"], padding, attrs["lhs_dilation"], attrs["rhs_dilation"])
-    counts = [window_count(*each) for each in zip(x.shape[2:], kernel, *rest, strict=True)]
+    lhs_dilation, rhs_dilation = attrs["lhs_dilation"], attrs["rhs_dilation"]
+    counts = window_counts(x.shape[2:], kernel, attrs["strides"], padding, lhs_dilation, rhs_dilation)
     out = np.zeros((batch, w.shape[0], *counts), x.dtype)
     if out.size == 0:
         return (out,)
     low, high = ((0, 0, *(p[side] for p in padding)) for side in (0, 1))
-    padded = pad_array(x, np.zeros((), x.dtype), low, high, (0, 0, *(d - 1 for d in attrs["lhs_dilation"])))
+    padded = pad_array(x, np.zeros((), x.dtype), low, high, (0, 0, *(d - 1 for d in lhs_dilation)))
     spatial = len(kernel)
-    weights = w.reshape(groups, w.shape[0] // groups, -1)
+    weights = w.reshape(groups, w.shape[0] // groups, channels * math.prod(kernel))
     for n in range(batch):
         # [C, *S', 1, *K] -> [groups, C / groups, *K, *S'] -> [groups, C / groups * K, S'], one image at a time.
-        view = windows(padded[n], (1, *kernel), (1, *attrs["strides"]), (1, *attrs["rhs_dilation"]))
+        view = windows(padded[n], (1, *kernel), (1, *attrs["strides"]), (1, *rhs_dilation))
         view = view.reshape(groups, channels, *counts, *kernel)
         order = (0, 1, *range(2 + spatial, 2 + 2 * spatial), *range(2, 2 + spatial))
-        columns = view.transpose(order).reshape(groups, weights.shape[-1], -1)
+        columns = view.transpose(order).reshape(groups, weights.shape[-1], math.prod(counts))
         out[n] = matmul(weights, columns, dtype).reshape(out.shape[1:])
     return (out,)
 
@@ -126,7 +124,7 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
 register(
     Op(
         "conv_general",
-        "The convolution of x [N, C, *S] with w [O, C / groups, *K], [N, O, *S']; padding surrounds x after lhs_dilation.",
+        "The convolution of x [N, C, *S] with w [O, C / groups, *K] is [N, O, *S']; padding comes after lhs_dilation.",
         _infer,
         attrs={
             "strides": REQUIRED,

@@ -99,8 +99,8 @@ def _convert_values(rng: np.random.Generator, source: DType) -> np.ndarray:
 register(
     Op(
         "convert",
-        "x by value as dtype: float to int truncates and saturates (NaN gives 0), int to int wraps, to bool asks x != 0,"
-        " complex to real keeps the real part, to a float rounds once to nearest even.",
+        "x by value as dtype: float to int truncates and saturates (NaN gives 0), int to int wraps, to bool asks"
+        " x != 0, complex to real keeps the real part, to a float rounds once to nearest even.",
         _convert_infer,
         attrs={"dtype": REQUIRED},
         evaluate=_convert,

@@ -81,8 +81,8 @@ def _samples(accepted: Sequence[DType], low: float, high: float, extreme: bool) 
 for _name, _summary, _function, _accepted, _terms, _low, _high in (
     ("cumsum", "The sum of x up to each element along `dimension`.", _sum, NUMERIC, True, -4, 4),
     ("cumprod", "The product of x up to each element along `dimension`.", _prod, NUMERIC, True, 0.5, 1.9),
-    ("cummax", "The largest of x up to each element along `dimension`; NaN from the first NaN on.", _max, ORDERED, False, -9, 9),
-    ("cummin", "The smallest of x up to each element along `dimension`; NaN from the first NaN on.", _min, ORDERED, False, -9, 9),
+    ("cummax", "The largest of x up to each element; NaN from the first NaN on.", _max, ORDERED, False, -9, 9),
+    ("cummin", "The smallest of x up to each element; NaN from the first NaN on.", _min, ORDERED, False, -9, 9),
 ):  # fmt: skip
     register(
         Op(

@@ -37,6 +37,10 @@ def _result_types(attrs: Attrs) -> tuple[TensorType, ...]:
     return tuple(TensorType(s, d) for s, d in zip(shapes, dtypes, strict=True))
 
 
+def _listed(types: Sequence[TensorType]) -> str:
+    return ", ".join(map(str, types)) or "nothing"
+
+
 def _infer(call: Call) -> tuple[TensorType, ...]:
     types = at_least("custom_call", call, 0)
     target, attributes = call.attrs["target"], _attributes(call.attrs)
@@ -47,7 +51,7 @@ def _infer(call: Call) -> tuple[TensorType, ...]:
         inferred = tuple(known.infer(types, attributes))
         require(
             inferred == declared,
-            f"custom_call {target!r} gives {', '.join(map(str, inferred))}, declared are {', '.join(map(str, declared))}",
+            f"custom_call {target!r} gives {_listed(inferred)}, declared are {_listed(declared)}",
         )
     return declared
 
@@ -58,9 +62,7 @@ def _evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion)
     declared = _result_types(attrs)
     given = tuple(type_of(r) for r in results)
     if given != declared:
-        raise IRError(
-            f"custom_call {target!r} gave {', '.join(map(str, given))}, declared are {', '.join(map(str, declared))}"
-        )
+        raise IRError(f"custom_call {target!r} gave {_listed(given)}, declared are {_listed(declared)}")
     return results
 
 

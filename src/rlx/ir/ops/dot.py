@@ -64,7 +64,8 @@ def _infer(call: Call) -> tuple[TensorType, ...]:
         for a, b in zip(lhs, rhs, strict=True):
             require(
                 x.shape[a] == y.shape[b],
-                f"dot_general: {part} dimension {a} of {x} has size {x.shape[a]}, dimension {b} of {y} has {y.shape[b]}",
+                f"dot_general: {part} dimension {a} of {x} has size {x.shape[a]},"
+                f" dimension {b} of {y} has {y.shape[b]}",
             )
     require(
         not set(lhs_contract) & set(lhs_batch),
@@ -93,8 +94,8 @@ def _infer(call: Call) -> tuple[TensorType, ...]:
 
 def _dot(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
     x, y = arrays
-    lhs_free = without(range(x.ndim), attrs["lhs_contract"] + attrs["lhs_batch"])
-    rhs_free = without(range(y.ndim), attrs["rhs_contract"] + attrs["rhs_batch"])
+    lhs_free = tuple(d for d in range(x.ndim) if d not in attrs["lhs_contract"] + attrs["lhs_batch"])
+    rhs_free = tuple(d for d in range(y.ndim) if d not in attrs["rhs_contract"] + attrs["rhs_batch"])
     batch = tuple(x.shape[d] for d in attrs["lhs_batch"])
     rows, columns = tuple(x.shape[d] for d in lhs_free), tuple(y.shape[d] for d in rhs_free)
     m, n, b = (int(np.prod(part, dtype=np.int64)) for part in (rows, columns, batch))
@@ -128,13 +129,24 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     for d, to in ((f16, f32), (bf16, f32), (f32, f64), (i32, i64)):
         yield sample((5, 19), (19, 7), d, attrs(preferred=to))
     for x, y, attr in (
-        ((7,), (7,), attrs((0,), (0,))), ((), (), attrs((), ())), ((3,), (5,), attrs((), ())), ((), (3, 2), attrs((), ())),
-        ((2, 3, 5), (2, 5, 4), attrs((2,), (1,), (0,), (0,))), ((2, 3, 7, 4), (2, 3, 9, 4), attrs((3,), (3,), (0, 1), (0, 1))),
-        ((3, 2, 5), (5, 4, 2), attrs((2,), (0,), (1,), (2,))), ((2, 3, 4), (4, 3, 6), attrs((1, 2), (1, 0))),
-        ((19, 5), (7, 19), attrs((0,), (1,))), ((1, 33), (33, 65), attrs()), ((65, 130), (130, 1), attrs()), ((17, 300), (300, 31), attrs()),
-        ((0, 5), (5, 3), attrs()), ((3, 0), (0, 5), attrs()), ((0, 3, 5), (0, 5, 2), attrs((2,), (1,), (0,), (0,))), ((4,), (4,), attrs((), (), (0,), (0,))),
+        ((7,), (7,), attrs((0,), (0,))),
+        ((), (), attrs((), ())),
+        ((3,), (5,), attrs((), ())),
+        ((), (3, 2), attrs((), ())),
+        ((2, 3, 5), (2, 5, 4), attrs((2,), (1,), (0,), (0,))),
+        ((2, 3, 7, 4), (2, 3, 9, 4), attrs((3,), (3,), (0, 1), (0, 1))),
+        ((3, 2, 5), (5, 4, 2), attrs((2,), (0,), (1,), (2,))),
+        ((2, 3, 4), (4, 3, 6), attrs((1, 2), (1, 0))),
+        ((19, 5), (7, 19), attrs((0,), (1,))),
+        ((1, 33), (33, 65), attrs()),
+        ((65, 130), (130, 1), attrs()),
+        ((17, 300), (300, 31), attrs()),
+        ((0, 5), (5, 3), attrs()),
+        ((3, 0), (0, 5), attrs()),
+        ((0, 3, 5), (0, 5, 2), attrs((2,), (1,), (0,), (0,))),
+        ((4,), (4,), attrs((), (), (0,), (0,))),
         ((2, 3, 4, 5), (5, 6), attrs((3,), (0,))),
-    ):  # fmt: skip
+    ):
         yield sample(x, y, f32, attr)
 
 

@@ -9,6 +9,7 @@ of start_indices_batching_dims (scatter_indices_batching_dims) names. All as jax
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from rlx.ir.ops.signature import (
     sizes,
     without,
 )
-from rlx.ir.types import Shape, Size, TensorType
+from rlx.ir.types import TensorType
 
 
 def _require_index_maps(
@@ -118,8 +119,8 @@ def _gather_infer(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(_interleave(indices.shape[:-1], kept, offset), x.dtype),)
 
 
-def _interleave(batch: Shape, window: Shape, window_dims: Sequence[int]) -> Shape:
-    """The shape with `window` at the dimensions `window_dims` and `batch` at the others, in order."""
+def _interleave(batch: Sequence[Any], window: Sequence[Any], window_dims: Sequence[int]) -> tuple[Any, ...]:
+    """What lies along each dimension: `window` at the dimensions `window_dims` and `batch` at the others, in order."""
     rest, inside = iter(batch), iter(window)
     return tuple(next(inside) if d in window_dims else next(rest) for d in range(len(batch) + len(window)))
 
@@ -242,23 +243,18 @@ def _scatter_infer(call: Call) -> tuple[TensorType, ...]:
     window_dims = dimensions("scatter", attrs, "update_window_dims", updates.rank, ordered=True)
     require(
         len(window_dims) == len(kept),
-        f"scatter: update_window_dims {window_dims} must have one entry for each of the {len(kept)} window dimensions of {x}",
+        f"scatter: update_window_dims {window_dims} must have one entry for each of the {len(kept)} window dimensions"
+        f" of {x}",
     )
     for d, size in zip(window_dims, kept, strict=True):
         require_fits("scatter", f"window dimension {d} of the updates", updates.shape[d], size)
     batch = without(updates.shape, window_dims)
     require(
         batch == indices.shape[:-1],
-        f"scatter: the updates {updates} have batch dimensions {batch}, the indices {indices} have {indices.shape[:-1]}",
+        f"scatter: the updates {updates} have batch dimensions {batch}, the indices {indices} have"
+        f" {indices.shape[:-1]}",
     )
     return (x,)
-
-
-def _window_of_updates(
-    x_rank: int, updates_shape: Sequence[int], window_dims: Sequence[int], removed: Sequence[int]
-) -> list[int]:
-    inside: Iterator[Size] = iter([updates_shape[d] for d in window_dims])
-    return [1 if d in removed else next(inside) for d in range(x_rank)]  # type: ignore[misc]  # evaluated sizes are ints
 
 
 def _scatter(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
@@ -266,7 +262,8 @@ def _scatter(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) 
     window_dims = attrs["update_window_dims"]
     batching = attrs["operand_batching_dims"]
     removed = (*attrs["inserted_window_dims"], *batching)
-    window = _window_of_updates(x.ndim, updates.shape, window_dims, removed)
+    of_update = iter(window_dims)
+    window = [1 if d in removed else updates.shape[next(of_update)] for d in range(x.ndim)]
     starts = _starts(
         x.shape, indices, attrs["scatter_dims_to_operand_dims"], batching, attrs["scatter_indices_batching_dims"]
     )

@@ -1,4 +1,4 @@
-"""Pointwise ops of two operands: arithmetic, extrema, bits and shifts, angles, neighbours, complex numbers from parts."""
+"""Pointwise ops of two operands: arithmetic, extrema, bits, shifts, angles, neighbours, complex numbers from parts."""
 
 from __future__ import annotations
 

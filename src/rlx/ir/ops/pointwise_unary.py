@@ -29,7 +29,7 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 def _abs(x: np.ndarray) -> np.ndarray:
     # np.abs of complex numbers is an ulp off at times.
-    return np.hypot(x.real, x.imag) if np.iscomplexobj(x) else np.abs(x)
+    return np.hypot(np.real(x), np.imag(x)) if np.iscomplexobj(x) else np.abs(x)
 
 
 def _sign(x: np.ndarray) -> np.ndarray:

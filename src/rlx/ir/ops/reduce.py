@@ -60,11 +60,14 @@ def _extreme(x: np.ndarray, axes: Axes, function: np.ufunc, high: bool) -> np.nd
     return precision.from_order_key(np.asarray(function.reduce(keys, axes, initial=least)), x.dtype)
 
 
-def _bitwise(function: np.ufunc) -> Reduction:
-    def reduce(x: np.ndarray, axes: Axes) -> np.ndarray:
-        return np.asarray(function.reduce(precision.stored(x), axes)).astype(x.dtype)
+def reduce_and(x: np.ndarray, axes: Axes) -> np.ndarray:
+    """Bits that are set everywhere over `axes`."""
+    return np.asarray(np.bitwise_and.reduce(precision.stored(x), axes)).astype(x.dtype)
 
-    return reduce
+
+def reduce_or(x: np.ndarray, axes: Axes) -> np.ndarray:
+    """Bits that are set somewhere over `axes`."""
+    return np.asarray(np.bitwise_or.reduce(precision.stored(x), axes)).astype(x.dtype)
 
 
 def _infer(name: str, accepted: Sequence[DType]) -> Callable[[Call], tuple[TensorType, ...]]:
@@ -109,14 +112,15 @@ def _samples(accepted: Sequence[DType], low: float, high: float, extreme: bool) 
     return samples
 
 
-for _name, _summary, _reduction, _accepted, _terms, _low, _high, _extremes in (
-    ("reduce_sum", "The sum over `dimensions`; 0 over nothing.", reduce_sum, NUMERIC, True, -4, 4, False),
-    ("reduce_prod", "The product over `dimensions`; 1 over nothing.", reduce_prod, NUMERIC, True, 0.5, 1.9, False),
-    ("reduce_max", "The largest over `dimensions`; the lowest number over nothing.", reduce_max, ORDERED, False, -9, 9, True),
-    ("reduce_min", "The smallest over `dimensions`; the highest number over nothing.", reduce_min, ORDERED, False, -9, 9, True),
-    ("reduce_and", "Bitwise and over `dimensions`; all ones over nothing.", _bitwise(np.bitwise_and), BOOL + INTEGERS, False, -9, 9, True),
-    ("reduce_or", "Bitwise or over `dimensions`; zero over nothing.", _bitwise(np.bitwise_or), BOOL + INTEGERS, False, -9, 9, True),
-):  # fmt: skip
+_BITS = BOOL + INTEGERS
+for _name, _summary, _reduction, _accepted, _terms, _low, _high in (
+    ("reduce_sum", "The sum over `dimensions`; 0 over nothing.", reduce_sum, NUMERIC, True, -4, 4),
+    ("reduce_prod", "The product over `dimensions`; 1 over nothing.", reduce_prod, NUMERIC, True, 0.5, 1.9),
+    ("reduce_max", "The largest over `dimensions`; the lowest number over nothing.", reduce_max, ORDERED, False, -9, 9),
+    ("reduce_min", "The smallest over `dimensions`; the highest over nothing.", reduce_min, ORDERED, False, -9, 9),
+    ("reduce_and", "Bitwise and over `dimensions`; all ones over nothing.", reduce_and, _BITS, False, -9, 9),
+    ("reduce_or", "Bitwise or over `dimensions`; zero over nothing.", reduce_or, _BITS, False, -9, 9),
+):
     register(
         Op(
             _name,
@@ -124,7 +128,7 @@ for _name, _summary, _reduction, _accepted, _terms, _low, _high, _extremes in (
             _infer(_name, _accepted),
             attrs={"dimensions": REQUIRED},
             evaluate=_evaluate(_reduction),
-            samples=_samples(_accepted, _low, _high, _extremes),
+            samples=_samples(_accepted, _low, _high, extreme=not _terms),
             tolerance=Tolerance(terms=_terms),
         )
     )

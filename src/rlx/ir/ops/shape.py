@@ -21,6 +21,7 @@ from rlx.ir.ops.signature import (
     require,
     require_same_dtype,
     sizes,
+    without,
 )
 from rlx.ir.types import Shape, Size, TensorType
 
@@ -181,7 +182,7 @@ def _concatenate_infer(call: Call) -> tuple[TensorType, ...]:
     axis = dimension("concatenate", call.attrs, first.rank)
     total: Size = 0
     for i, t in enumerate(types):
-        same = t.rank == first.rank and all(a == b for d, (a, b) in enumerate(zip(t.shape, first.shape)) if d != axis)
+        same = t.rank == first.rank and without(t.shape, (axis,)) == without(first.shape, (axis,))
         require(
             same, f"concatenate: operand {i} is {t}, operand 0 is {first}: they may differ in dimension {axis} alone"
         )

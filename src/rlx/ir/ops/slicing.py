@@ -47,9 +47,13 @@ def _slice_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for d in ALL:
         yield Sample((sampling.random(rng, (5, 19), d),), {"starts": (1, 2), "limits": (4, 17), "strides": (1, 3)})
     for shape, starts, limits, strides in (
-        ((), (), (), ()), ((7,), (0,), (7,), (1,)), ((7,), (3,), (3,), (2,)), ((2, 3, 5), (0, 1, 0), (2, 3, 5), (1, 1, 1)),
-        ((0, 3), (0, 0), (0, 2), (1, 1)), ((9,), (1,), (9,), (4,)),
-    ):  # fmt: skip
+        ((), (), (), ()),
+        ((7,), (0,), (7,), (1,)),
+        ((7,), (3,), (3,), (2,)),
+        ((2, 3, 5), (0, 1, 0), (2, 3, 5), (1, 1, 1)),
+        ((0, 3), (0, 0), (0, 2), (1, 1)),
+        ((9,), (1,), (9,), (4,)),
+    ):
         yield Sample((sampling.random(rng, shape, f32),), {"starts": starts, "limits": limits, "strides": strides})
 
 
@@ -89,7 +93,7 @@ def _pad_infer(call: Call) -> tuple[TensorType, ...]:
 def pad_array(
     x: np.ndarray, value: np.ndarray | np.generic, low: Sequence[int], high: Sequence[int], interior: Sequence[int]
 ) -> np.ndarray:
-    """`x` padded with `value` as `pad` says: `interior` elements between neighbours, then the edges, negative ones cut."""
+    """`x` padded with `value` as `pad` says: `interior` elements between neighbours, then edges, negative ones cut."""
     spread = [d + max(d - 1, 0) * n for d, n in zip(x.shape, interior, strict=True)]
     out = np.full([s + lo + hi for s, lo, hi in zip(spread, low, high, strict=True)], value, x.dtype)
     into, taken = [], []
@@ -116,10 +120,16 @@ def _pad_samples(rng: np.random.Generator) -> Iterator[Sample]:
     for d in ALL:
         yield sample((3, 7), d, (1, 0), (2, 3), (0, 1))
     for shape, low, high, interior in (
-        ((), (), (), ()), ((7,), (-2,), (-3,), (0,)), ((7,), (-3,), (2,), (2,)), ((7,), (2,), (-4,), (1,)),
-        ((0, 3), (1, 0), (1, 0), (2, 0)), ((1,), (0,), (0,), (5,)), ((3,), (-3,), (0,), (0,)), ((2, 3, 5), (0, 1, 2), (1, 0, 0), (0, 0, 0)),
+        ((), (), (), ()),
+        ((7,), (-2,), (-3,), (0,)),
+        ((7,), (-3,), (2,), (2,)),
+        ((7,), (2,), (-4,), (1,)),
         ((4,), (-1,), (-1,), (3,)),
-    ):  # fmt: skip
+        ((3,), (-3,), (0,), (0,)),
+        ((1,), (0,), (0,), (5,)),
+        ((0, 3), (1, 0), (1, 0), (2, 0)),
+        ((2, 3, 5), (0, 1, 2), (1, 0, 0), (0, 0, 0)),
+    ):
         yield sample(shape, f32, low, high, interior)
 
 

@@ -129,7 +129,7 @@ def _top_k_samples(rng: np.random.Generator) -> Iterator[Sample]:
 register(
     Op(
         "top_k",
-        "The k largest (smallest) along `dimension` in sorted order, and their positions as i32; first come, first of equals.",
+        "The k largest (smallest) along `dimension`, sorted, and their positions as i32; of equals the first first.",
         _top_k_infer,
         attrs={"k": REQUIRED, "dimension": -1, "largest": True},
         evaluate=_top_k,

@@ -29,6 +29,19 @@ def window_count(size: Size, window: int, stride: int, padding: tuple[int, int],
     return room + 1 if stride == 1 else room // stride + 1
 
 
+def window_counts(
+    shape: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    base: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    """`window_count` of each dimension of an array."""
+    each = zip(shape, window, strides, padding, base, dilation, strict=True)
+    return [int(window_count(*dim)) for dim in each]  # type: ignore[arg-type]  # ints give ints
+
+
 def windows(x: np.ndarray, window: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> np.ndarray:
     """A read-only view [*counts, *window] of every window of `x`, which is padded and dilated already."""
     reach = [(n - 1) * d + 1 for n, d in zip(window, dilation, strict=True)]
@@ -64,7 +77,7 @@ def _evaluate(reduction, identity):
         (x,) = arrays
         window, strides, dilation = attrs["window"], attrs["strides"], attrs["window_dilation"]
         padding, base = attrs["padding"], attrs["base_dilation"]
-        counts = [window_count(*each) for each in zip(x.shape, window, strides, padding, base, dilation, strict=True)]
+        counts = window_counts(x.shape, window, strides, padding, base, dilation)
         if 0 in counts:
             return (np.zeros(counts, x.dtype),)
         low, high = ([p[side] for p in padding] for side in (0, 1))
