@@ -3,6 +3,7 @@
 from rlx.frontends.onnx import (
     attention,
     control,
+    detection,
     einsum,
     elementwise,
     indexing,
@@ -14,12 +15,30 @@ from rlx.frontends.onnx import (
     recurrent,
     reduce,
     resize,
+    sampling,
     shape,
 )
 from rlx.frontends.onnx.model import OnnxModel, load_onnx
 from rlx.frontends.onnx.site import handlers
 
 __all__ = [
-    "OnnxModel", "control", "elementwise", "handlers", "indexing", "linear", "load_onnx", "normalization", "pooling",
-    "recurrent", "reduce", "resize", "shape",
-]  # fmt: skip
+    "OnnxModel",
+    "attention",
+    "control",
+    "detection",
+    "einsum",
+    "elementwise",
+    "handlers",
+    "indexing",
+    "linear",
+    "load_onnx",
+    "loss",
+    "normalization",
+    "pooling",
+    "quantize",
+    "recurrent",
+    "reduce",
+    "resize",
+    "sampling",
+    "shape",
+]

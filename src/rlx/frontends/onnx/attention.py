@@ -12,9 +12,6 @@ from rlx.frontends.onnx.site import Site, handles
 from rlx.ir import dtypes
 from rlx.ir.graph import Value
 
-#: Opset in which the soft cap moved in front of the mask, and with it the meaning of output modes 1 and 2.
-_SOFTCAP_FIRST = 25
-
 
 @handles("Attention")
 def attention(site: Site) -> list[Value]:
@@ -105,10 +102,10 @@ def _window(site: Site, length: int, total: int, past: int) -> Value | None:
 
 
 def _scores(site: Site, q: Value, k: Value, mask: Value | None, scale: float, softcap: float) -> Value:
-    """The fourth output: scores before or after soft cap, mask and softmax, by `qk_matmul_output_mode`."""
+    """The fourth output: scores as `qk_matmul_output_mode` says: 0 raw, 1 capped, 2 also masked, 3 after softmax."""
     b, dtype = site.b, q.type.dtype
     mode = site.attr("qk_matmul_output_mode", 0)
-    batch, heads, length, width = q.type.sizes
+    batch, heads, _, width = q.type.sizes
     groups = k.type.sizes[1]
     total = k.type.sizes[2]
     spread = (batch, groups, heads // groups, total, width)
@@ -117,10 +114,9 @@ def _scores(site: Site, q: Value, k: Value, mask: Value | None, scale: float, so
     x = b.emit("dot_general", b.convert(q, dtypes.f32), b.convert(k, dtypes.f32),
                lhs_contract=(3,), rhs_contract=(3,), lhs_batch=(0, 1), rhs_batch=(0, 1))  # fmt: skip
     x = b.binary("mul", x, scale)
-    capped_early = site.node.opset >= _SOFTCAP_FIRST
-    if mode >= (1 if capped_early else 2) and softcap:
+    if mode >= 1 and softcap:
         x = b.binary("mul", b.emit("tanh", b.binary("div", x, softcap)), softcap)
-    if mode >= (2 if capped_early else 1) and mask is not None:
+    if mode >= 2 and mask is not None:
         x = _masked(site, x, mask)
     if mode == 3:
         largest = b.emit("reduce_max", x, dimensions=(3,))

@@ -104,7 +104,7 @@ def _close(scope: Scope, operands: Sequence[Value], outputs: Sequence[Value]) ->
 
 @handles("Loop")
 def loop(site: Site) -> list[Value]:
-    """Loop(trip count?, condition?, carried...) with body(i, condition, carried...) -> (condition, carried..., ys...)."""
+    """Loop(count?, condition?, carried...) with body(i, condition, carried...) -> (condition, carried..., ys...)."""
     body: ModelGraph = site.attr("body")
     carried = [site[i] for i in range(2, len(site))]
     count = _known_scalar(site, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,8 @@ def unary(site: Site) -> Value:
 @handles(*_ACTIVATIONS)
 def activation(site: Site) -> Value:
     name, defaults = _ACTIVATIONS[site.node.op]
-    return site.b.emit(name, site[0], **{k: float(site.attr(k, default)) for k, default in defaults.items()})
+    attrs: dict[str, Any] = {k: float(site.attr(k, default)) for k, default in defaults.items()}
+    return site.b.emit(name, site[0], **attrs)
 
 
 @handles("Gelu")

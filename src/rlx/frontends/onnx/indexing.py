@@ -67,7 +67,7 @@ def gather(site: Site) -> Value:
 
 def coordinates(site: Site, indices: Value, axis: int, length: int) -> Value:
     """Index vectors [..., rank]: each element's own place, with `indices` for `axis`."""
-    b, shape = site.b, indices.type.shape
+    b, shape = site.b, indices.type.sizes
     indices = b.convert(wrapped(site, indices, length), dtypes.i64)
     parts = [indices if a == axis else b.iota(shape, a, dtypes.i64) for a in range(len(shape))]
     columns = [reshaped(site, p, (*shape, 1)) for p in parts]

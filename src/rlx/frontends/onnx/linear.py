@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
-from rlx.frontends.onnx.shape import reshaped
+from rlx.frontends.onnx.shape import reshaped, sliced
 from rlx.frontends.onnx.site import Site, handles
 from rlx.ir.builder import broadcast_shapes
 from rlx.ir.dtypes import DType
@@ -190,4 +191,66 @@ def _transposed_padding(
         total = s * (n - 1) + e + (k - 1) * d + 1 - goal
         half = total // 2
         result.append((half, total - half) if auto == "SAME_UPPER" else (total - half, half))
+    return result
+
+
+@handles("Col2Im")
+def col2im(site: Site) -> Value:
+    """Adds blocks back into the image that they were cut from: one spread-out pad for each place in the block."""
+    b, x = site.b, site[0]
+    image, block = site.ints(1, "image shape"), site.ints(2, "block shape")
+    count = len(image)
+    strides, dilations = spatial(site, "strides", count), spatial(site, "dilations", count)
+    pads = site.attr("pads", (0,) * (2 * count))
+    padded = tuple(n + pads[i] + pads[i + count] for i, n in enumerate(image))
+    blocks = tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(padded, block, strides, dilations, strict=True))
+    batch, places = x.type.sizes[0], math.prod(block)
+    channels = x.type.sizes[1] // places
+    columns = reshaped(site, x, (batch, channels, places, *blocks))
+    zero = b.constant(0, x.type.dtype)
+    result: Value | None = None
+    for place, offset in enumerate(itertools.product(*map(range, block))):
+        part = reshaped(site, sliced(site, columns, 2, place, place + 1), (batch, channels, *blocks))
+        low = tuple(o * d - pads[i] for i, (o, d) in enumerate(zip(offset, dilations, strict=True)))
+        spread = tuple((n - 1) * s + 1 for n, s in zip(blocks, strides, strict=True))
+        high = tuple(n - lo - wide for n, lo, wide in zip(image, low, spread, strict=True))
+        interior = (0, 0, *(s - 1 for s in strides))
+        placed = b.emit("pad", part, zero, low=(0, 0, *low), high=(0, 0, *high), interior=interior)
+        result = placed if result is None else b.emit("add", result, placed)
+    if result is None:
+        raise site.misfit("an empty block")
+    return result
+
+
+@handles("Det")
+def determinant(site: Site) -> Value:
+    """By expansion along the first row, which small matrices allow."""
+    x = site[0]
+    size = x.type.sizes[-1]
+    if x.type.rank < 2 or x.type.sizes[-2] != size:
+        raise site.misfit(f"{x.type} is not a square matrix")
+    if size > _LARGEST_DETERMINANT:
+        raise site.unsupported(f"matrices of {size} rows", f"at most {_LARGEST_DETERMINANT} rows are supported")
+    return _minor(site, x, 0, tuple(range(size)))
+
+
+#: Rows up to which a determinant is expanded: 5! / 2 products.
+_LARGEST_DETERMINANT = 5
+
+
+def _minor(site: Site, x: Value, row: int, columns: tuple[int, ...]) -> Value:
+    b, rank = site.b, x.type.rank
+    lead = x.type.sizes[:-2]
+    if not columns:
+        return b.full(lead, 1, x.type.dtype)
+    line = sliced(site, x, rank - 2, row, row + 1)
+    result: Value | None = None
+    for i, column in enumerate(columns):
+        element = reshaped(site, sliced(site, line, rank - 1, column, column + 1), lead)
+        term = b.emit("mul", element, _minor(site, x, row + 1, columns[:i] + columns[i + 1 :]))
+        if result is None:
+            result = term
+        else:
+            result = b.emit("sub" if i % 2 else "add", result, term)
+    assert result is not None  # there is a column
     return result

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx.onnx_ml_pb2 import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from rlx.errors import DamagedModel, InvalidModel, NotAModel, UnsupportedModel
 from rlx.frontends.model import ANY_RANK

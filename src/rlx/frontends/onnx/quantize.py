@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-
 from rlx.frontends.onnx.linear import add_channels, convolution, product
 from rlx.frontends.onnx.shape import reshaped, sliced
 from rlx.frontends.onnx.site import Site, handles

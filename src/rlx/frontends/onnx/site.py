@@ -12,7 +12,7 @@ The table fills while the handler modules are imported; after that it is only re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -136,13 +136,14 @@ class Site:
 
 Outputs = Value | Sequence[Value | None]
 Handler = Callable[[Site], Outputs]
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
 _HANDLERS: dict[tuple[str, str], Handler] = {}
 
 
-def handles(*names: str, domain: str = STANDARD) -> Callable[[Handler], Handler]:
+def handles(*names: str, domain: str = STANDARD) -> Callable[[AnyHandler], AnyHandler]:
     """Register a function as the rule of these ops."""
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: AnyHandler) -> AnyHandler:
         for name in names:
             _HANDLERS[(domain, name)] = handler
         return handler

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto
+from onnx.onnx_ml_pb2 import TensorProto
 
 from rlx.errors import DamagedModel, ExternalDataRefused, ModelNotFound, UnsupportedModel
 from rlx.ir import dtypes
