@@ -235,7 +235,7 @@ def test_only_the_branch_that_is_taken_runs(predicate: bool, tag: str, expected:
     two, three = (np.full((2, 3), v, np.float32) for v in (2, 3))
     out = interpret(graph, {"p": np.array(predicate), "x": two, "y": three})
     np.testing.assert_array_equal(out["z"], np.full((2, 3), expected))
-    assert CALLS == [tag]
+    assert [tag] == CALLS
 
 
 def collatz() -> Graph:
