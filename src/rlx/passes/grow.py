@@ -101,7 +101,7 @@ def grow_epilogue(near: Neighbourhood, product: Node) -> Group:
     convolution = product.op == "conv_general"
 
     def joins(node: Node) -> bool:
-        if (node.output in near.static) != static:
+        if len(node.outputs) != 1 or (node.output in near.static) != static:
             return False
         if is_pointwise(node):
             return True

@@ -1,0 +1,124 @@
+"""Templates that run in NumPy: what a backend's templates must do with a spec and an epilogue, spelt out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from kernel_interpreter import Machine, apply
+
+from rlx.codegen.kernel import Memory, TemplateKernel
+from rlx.codegen.lower import ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
+
+Arrays = Mapping[str, tuple[np.ndarray, int]]
+
+
+class ReferenceTemplates:
+    """Takes every spec; packs constant operands as dense copies, so that a wrong pack shows."""
+
+    def __init__(self) -> None:
+        self.matmuls: list[tuple[MatmulSpec, Epilogue]] = []
+        self.convs: list[tuple[ConvSpec, Epilogue]] = []
+
+    def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels:
+        self.matmuls.append((spec, epilogue))
+        a_shape, b_shape = (*spec.batch, *spec.m, *spec.k), (*spec.batch, *spec.k, *spec.n)
+        a_memory, b_memory = Memory("in_a", spec.a_dtype, spec.a.strides), Memory("in_b", spec.b_dtype, spec.b.strides)
+        pack, packed_nbytes = None, 0
+        if spec.a_constant or spec.b_constant:
+            which, shape = (a_memory, a_shape) if spec.a_constant else (b_memory, b_shape)
+            pack, packed_nbytes, dense = _packing(which, shape)
+            if spec.a_constant:
+                a_memory = dense
+            else:
+                b_memory = dense
+
+        def compute(arrays: Arrays) -> None:
+            a, b = _gathered(arrays, a_memory, a_shape), _gathered(arrays, b_memory, b_shape)
+            size = [math.prod(g) for g in (spec.batch, spec.m, spec.n, spec.k)]
+            wide = _wide(spec.acc_dtype.numpy)
+            a = _convert(a, spec.acc_dtype).astype(wide).reshape(size[0], size[1], size[3])
+            b = _convert(b, spec.acc_dtype).astype(wide).reshape(size[0], size[3], size[2])
+            with np.errstate(all="ignore"):
+                acc = np.matmul(a, b).astype(spec.acc_dtype.numpy).reshape(*spec.batch, *spec.m, *spec.n)
+            _run_epilogue(arrays, epilogue, acc)
+
+        args = (a_memory, b_memory, *epilogue.args)
+        return MatmulKernels(pack, packed_nbytes, TemplateKernel("matmul", args, 1, "reference", compute))
+
+    def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
+        from rlx.ir.op import RunRegion, get
+
+        self.convs.append((spec, epilogue))
+        x_memory, w_memory = Memory("in_x", spec.x_dtype, spec.x.strides), Memory("in_w", spec.w_dtype, spec.w.strides)
+        w_shape = (spec.features, spec.channels // spec.groups, *spec.kernel)
+        pack, packed_nbytes = None, 0
+        if spec.w_constant:
+            pack, packed_nbytes, w_memory = _packing(w_memory, w_shape)
+
+        def compute(arrays: Arrays) -> None:
+            x = _convert(_gathered(arrays, x_memory, (spec.batch, spec.channels, *spec.size)), spec.acc_dtype)
+            w = _convert(_gathered(arrays, w_memory, w_shape), spec.acc_dtype)
+            names = ("strides", "padding", "lhs_dilation", "rhs_dilation", "groups")
+            evaluate = get("conv_general").evaluate
+            assert evaluate is not None
+            (acc,) = evaluate([x, w], {n: getattr(spec, n) for n in names}, RunRegion((), lambda g, a: ()))
+            assert acc.shape == (spec.batch, spec.features, *spec.out)
+            _run_epilogue(arrays, epilogue, acc)
+
+        args = (x_memory, w_memory, *epilogue.args)
+        return ConvKernels(pack, packed_nbytes, TemplateKernel("conv", args, 1, "reference", compute))
+
+
+def _wide(dtype: np.dtype) -> np.dtype:
+    return {np.dtype(np.float32): np.dtype(np.float64), np.dtype(np.complex64): np.dtype(np.complex128)}.get(
+        dtype, dtype
+    )
+
+
+def _convert(x: np.ndarray, dtype) -> np.ndarray:
+    return x if x.dtype == dtype.numpy else apply("convert", [x], dtype)
+
+
+def _gathered(arrays: Arrays, memory: Memory, shape: tuple[int, ...]) -> np.ndarray:
+    elements, first = arrays[memory.name]
+    assert len(memory.strides) == len(shape)
+    place = np.full(shape, first)
+    for axis, stride in enumerate(memory.strides):
+        steps = np.arange(shape[axis]) * stride
+        place = place + steps.reshape(-1, *[1] * (len(shape) - axis - 1))
+    assert place.size == 0 or (place.min() >= 0 and place.max() < len(elements))
+    return elements[place]
+
+
+def _packing(source: Memory, shape: tuple[int, ...]) -> tuple[TemplateKernel, int, Memory]:
+    strides = [1] * len(shape)
+    for d in range(len(shape) - 2, -1, -1):
+        strides[d] = strides[d + 1] * shape[d + 1]
+    packed = Memory("packed", source.dtype, tuple(strides), 0, True)
+
+    def pack(arrays: Arrays) -> None:
+        elements, first = arrays["packed"]
+        elements[first : first + math.prod(shape)] = _gathered(arrays, source, shape).reshape(-1)
+
+    kernel = TemplateKernel("pack", (source, packed), 1, "reference pack", pack)
+    return kernel, math.prod(shape) * source.dtype.itemsize, Memory("packed", source.dtype, tuple(strides))
+
+
+def _run_epilogue(arrays: Arrays, epilogue: Epilogue, acc: np.ndarray) -> None:
+    """Every output element's stores; the last dimension's elements at once, as a template's vectors would be."""
+    assert len(epilogue.index) == acc.ndim
+    for memory in epilogue.args:
+        assert memory.name in arrays
+    last = epilogue.index[-1] if acc.ndim else None
+    for place in itertools.product(*(range(n) for n in acc.shape[:-1])):
+        machine = Machine(arrays)
+        for var, i in zip(epilogue.index, place, strict=False):
+            machine.env[var.name] = np.array(i, np.int64)
+        if last is not None:
+            machine.env[last.name] = np.arange(acc.shape[-1], dtype=np.int64)
+            machine.lanes = last.name
+        machine.env[epilogue.acc.name] = acc[place]
+        machine.run(epilogue.stores)
