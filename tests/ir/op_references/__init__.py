@@ -1,0 +1,1 @@
+"""What each primitive means, from outside: PyTorch, Python's own numbers, and plain loops over definitions."""
