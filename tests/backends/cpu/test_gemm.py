@@ -184,6 +184,15 @@ def test_rows_that_share_cache_sets_are_copied_apart(runner) -> None:
     check(runner, Case((40,), (130,), (1024,), a_constant=True))
 
 
+def test_few_rows_or_columns_along_contiguous_k_are_dot_products(runner) -> None:
+    check(runner, Case((1,), (77,), (100,), (3,), b_strides=(7700, 1, 100)), extra=True, split=2)
+    check(runner, Case((4,), (33,), (64,), b_strides=(1, 64)), extra=True)
+    check(runner, Case((100,), (1,), (67,)), extra=True)
+    check(runner, Case((50,), (3,), (65,), b_strides=(1, 65), a_constant=True), extra=True)
+    check(runner, Case((50,), (), (65,), (2,)), extra=True)
+    check(runner, Case((2, 5), (), (65,), dtype=dtypes.f16))
+
+
 @pytest.mark.parametrize(
     ("dtype", "acc"),
     [

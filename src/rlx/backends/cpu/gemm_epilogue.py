@@ -30,7 +30,7 @@ class TileWriter:
     """Writes tiles of one product.
 
     place: the values of the epilogue's leading indices at a matrix and a row. columns: sizes of the trailing indices.
-    dtype: of the sums. width: columns of a tile.
+    dtype: of the sums. width: columns of a tile, whole vectors. pitch: sums from row to row; `width` where it is 0.
     """
 
     epilogue: Epilogue
@@ -38,19 +38,27 @@ class TileWriter:
     columns: tuple[int, ...]
     dtype: DType
     width: int
+    pitch: int = 0
 
     @property
     def total(self) -> int:
         return prod(self.columns)
 
     def write(
-        self, e: FunctionEmitter, sums: ir.Value, matrix: ir.Value, row: ir.Value, rows: int, column: ir.Value
+        self,
+        e: FunctionEmitter,
+        sums: ir.Value,
+        matrix: ir.Value,
+        row: ir.Value,
+        rows: int | ir.Value,
+        column: ir.Value,
     ) -> None:
         """Run the stores for `rows` rows from (row, column) on. Up to one vector behind the sums is read."""
         sizes = self._walked()
         lanes = e.target.lanes(self.dtype.bits)
-        with e.loop(I64(0), I64(rows), I64(1)) as r:
-            line = e.element_pointer(sums, self.dtype, e.integer_mul(r, I64(self.width)))
+        count = I64(rows) if isinstance(rows, int) else rows
+        with e.loop(I64(0), count) as r:
+            line = e.element_pointer(sums, self.dtype, e.integer_mul(r, I64(self.pitch or self.width)))
             leading = list(self.place(e, matrix, e.integer_add(row, r)))
             if not sizes:
                 self._store(e, line, leading, [], None, 1)

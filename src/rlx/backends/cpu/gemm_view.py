@@ -66,6 +66,10 @@ class MatrixView:
     columns: Dims
 
     @property
+    def transposed(self) -> MatrixView:
+        return MatrixView(self.name, self.dtype, self.batch, self.columns, self.rows)
+
+    @property
     def unnamed(self) -> MatrixView:
         """The layout alone, for identities."""
         return MatrixView("", self.dtype, self.batch, self.rows, self.columns)

@@ -22,6 +22,7 @@ from rlx.backends.cpu.gemm_operand import (
 from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, padded_stride
 from rlx.backends.cpu.gemm_plan import Blocks, Tile, choose_blocks, choose_tile
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
+from rlx.backends.cpu.matvec import DotKernel, dot_block, is_stream_of_dots
 from rlx.codegen.kernel import Const, Cost, LoopKernel, Memory, TemplateKernel, Var
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
@@ -50,6 +51,35 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
     if a is None or b is None:
         return None
     batch, rows, columns, depth = prod(spec.batch), prod(spec.m), prod(spec.n), prod(spec.k)
+
+    def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
+        return [*split_index(e, matrix, spec.batch), *split_index(e, row, spec.m)]
+
+    def finished(kernel: ProductKernel | DotKernel, a: Memory, b: Memory, details: str) -> TemplateKernel:
+        identity = (
+            f"matmul {target.name} {spec.a_dtype}x{spec.b_dtype}->{dtype} "
+            f"{spec.batch}x{spec.m}x{spec.n}x{spec.k} {details} {epilogue_identity(epilogue)}"
+        )
+        return TemplateKernel(
+            label="matmul",
+            args=(a, b, *epilogue.args),
+            grid=kernel.grid,
+            identity=identity,
+            emit=kernel.emit,
+            cost=_cost(spec, epilogue),
+            scratch_bytes=kernel.scratch_bytes,
+        )
+
+    b_is_long = is_stream_of_dots(a, b, dtype, target, b_constant=spec.b_constant)
+    if b_is_long is not None:
+        long, short = (b.transposed, a) if b_is_long else (a, b.transposed)
+        block = dot_block(target, dtype, batch, long.rows.count)
+        lanes = target.lanes(dtype.bits)
+        width, pitch = (block, block) if b_is_long else (-(-columns // lanes) * lanes, columns)
+        writer = TileWriter(epilogue, place, spec.n, dtype, width, pitch)
+        dots = DotKernel(target, dtype, batch, long, short, b_is_long, block, writer)
+        return MatmulKernels(None, 0, finished(dots, spec.a, spec.b, f"dots {block} {a.unnamed} {b.unnamed}"))
+
     tile = choose_tile(target, dtype, batch, rows, columns, depth)
     left = rows_operand(target, spec.a, a, spec.a_constant, dtype, tile, columns)
     pack, packed_nbytes, b_memory = left.pack, left.packed_nbytes, spec.b
@@ -64,9 +94,6 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
     blocks = choose_blocks(target, dtype, tile, batch, rows, columns, depth, panels_first=panels_first)
     a_rows = left.read(blocks, rows)
 
-    def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
-        return [*split_index(e, matrix, spec.batch), *split_index(e, row, spec.m)]
-
     kernel = ProductKernel(
         target,
         dtype,
@@ -80,29 +107,16 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         panels,
         TileWriter(epilogue, place, spec.n, dtype, tile.columns),
     )
-    elements = batch * rows * columns
-    identity = (
-        f"matmul {target.name} {spec.a_dtype}x{spec.b_dtype}->{dtype} {spec.batch}x{spec.m}x{spec.n}x{spec.k} "
-        f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tile} {blocks} "
-        f"{epilogue_identity(epilogue)}"
-    )
-    compute = TemplateKernel(
-        label="matmul",
-        args=(left.memory, b_memory, *epilogue.args),
-        grid=kernel.grid,
-        identity=identity,
-        emit=kernel.emit,
-        cost=Cost(
-            flops=elements * (2.0 * depth + epilogue.flops),
-            bytes=float(
-                a.matrices * rows * depth * spec.a_dtype.itemsize
-                + b.matrices * depth * columns * spec.b_dtype.itemsize
-                + elements * sum(s.memory.dtype.itemsize for s in epilogue.stores)
-            ),
-        ),
-        scratch_bytes=kernel.scratch_bytes,
-    )
-    return MatmulKernels(pack, packed_nbytes, compute)
+    details = f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tile} {blocks}"
+    return MatmulKernels(pack, packed_nbytes, finished(kernel, left.memory, b_memory, details))
+
+
+def _cost(spec: MatmulSpec, epilogue: Epilogue) -> Cost:
+    """What a product must do at least."""
+    a, b = prod((*spec.m, *spec.k)) * spec.a_dtype.itemsize, prod((*spec.k, *spec.n)) * spec.b_dtype.itemsize
+    elements = prod((*spec.batch, *spec.m, *spec.n))
+    written = elements * sum(s.memory.dtype.itemsize for s in epilogue.stores)
+    return Cost(elements * (2.0 * prod(spec.k) + epilogue.flops), float(prod(spec.batch) * (a + b) + written))
 
 
 def supported(a: DType, b: DType, sums: DType) -> bool:
