@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Words a passage should reach before the next paragraph starts a new one.
-_ENOUGH = 40
+_ENOUGH = 30
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,15 @@ def read_passages(root: Path) -> list[Passage]:
 
 
 def _markdown(file: str, text: str) -> Iterator[Passage]:
-    """Paragraphs under one heading, joined until they hold enough words; code blocks and tables are left out."""
+    """Paragraphs and items under one heading, joined until they hold enough words; code and tables are left out."""
     heading, gathered, start, fenced = "", [], 0, False
     for number, line in enumerate([*text.splitlines(), "# "], 1):
         if line.startswith("```"):
             fenced = not fenced
             continue
         title = re.match(r"#+ (.*)", line)
-        full = not line.strip() and len(" ".join(gathered).split()) >= _ENOUGH
+        boundary = not line.strip() or line.startswith("- ")
+        full = boundary and len(" ".join(gathered).split()) >= _ENOUGH
         if gathered and not fenced and (title or full):
             yield Passage(file, start, heading, _plain(" ".join(gathered)))
             gathered = []
