@@ -282,6 +282,7 @@ def test_a_damaged_cache_entry_is_compiled_again_and_never_run(tmp_path, x):
     from rlx.runtime import session as module
 
     options = Options(cache=True, cache_dir=tmp_path / "cache")
+    module._memory.clear()
     Session("cpu", options).compile(linear()[0])
     (entry,) = (tmp_path / "cache").iterdir()
     data = bytearray(entry.read_bytes())
