@@ -8,8 +8,8 @@ Two ways to run a row. *Inside*: the row's elements are the vector loop; results
 neighbouring rows, not neighbouring elements, lie side by side in memory, a piece of the last row dimension is the vector
 loop and results are short local arrays. Either way the order of a sum depends on the shape alone.
 
-An element that is dear to compute and needed in a later phase is kept in local memory, if it fits; one that is stored
-anyway is read back; anything else is computed again.
+An element that is dear to compute and needed in a later phase is kept in local memory, if it fits and the row runs
+inside; one that is stored anyway is read back; anything else is computed again.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class _Builder:
             statement = built.builder.store(store.view, index, reader.read(store.value, full))
             done.statements.append(statement)
             self._read_back(reader, store.value, full, Load(statement.memory, statement.index), built)
-        for value in phase.keep:
+        for value in () if self.across else phase.keep:
             full = self.program.place(row, place)
             memory = self._local(built, value.type.dtype, tuple(a.extent for a in built.reduced), done)
             index = tuple(a.var for a in built.reduced)
