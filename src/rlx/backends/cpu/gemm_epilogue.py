@@ -67,12 +67,21 @@ class TileWriter:
             else:
                 self._segments(e, line, leading, sizes, column, lanes)
 
+    @property
+    def _single(self) -> int:
+        """Trailing column dimensions of size 1: no address depends on them, so vectors cannot run along them."""
+        sizes = list(self.columns)
+        while sizes and sizes[-1] == 1:
+            sizes.pop()
+        return len(self.columns) - len(sizes)
+
     def _walked(self) -> tuple[int, ...]:
         """The columns' dimensions as they are walked: one where every access sees them as one."""
-        variables = self.epilogue.index[len(self.epilogue.index) - len(self.columns) :]
-        if len(self.columns) > 1 and is_collapsible(self.epilogue, variables, self.columns):
+        sizes = self.columns[: len(self.columns) - self._single]
+        first = len(self.epilogue.index) - len(self.columns)
+        if len(sizes) > 1 and is_collapsible(self.epilogue, self.epilogue.index[first : first + len(sizes)], sizes):
             return (self.total,)
-        return self.columns
+        return sizes
 
     def _whole_vectors(
         self,
@@ -126,11 +135,12 @@ class TileWriter:
         lanes: int,
     ) -> None:
         index = self.epilogue.index
-        missing = [I64(0)] * (len(index) - len(leading) - len(trailing))
-        env: dict[Var, Value] = dict(zip(index, [*leading, *missing, *trailing], strict=True))
+        behind = [I64(0)] * self._single
+        missing = [I64(0)] * (len(index) - len(leading) - len(trailing) - len(behind))
+        env: dict[Var, Value] = dict(zip(index, [*leading, *missing, *trailing, *behind], strict=True))
         env[self.epilogue.acc] = e.load_lanes(pointer, self.dtype, lanes)
         for store in self.epilogue.stores:
-            e.store(store, env, lanes=lanes, along=index[-1] if lanes > 1 else None, mask=mask)
+            e.store(store, env, lanes=lanes, along=index[-1 - self._single] if lanes > 1 else None, mask=mask)
 
 
 def _least(e: FunctionEmitter, a: ir.Value, b: ir.Value) -> ir.Value:
