@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rlx.errors import IRError
+from rlx.errors import IRError, TypeRuleError
 from rlx.ir.dtypes import ALL, f32, i32
 from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
 from rlx.ir.ops import sampling
@@ -16,7 +16,6 @@ from rlx.ir.ops.signature import (
     dimension,
     dtype,
     operands,
-    require,
     sizes,
 )
 from rlx.ir.types import TensorType, type_of
@@ -27,12 +26,12 @@ from rlx.ir.types import TensorType, type_of
 def _constant_infer(call: Call) -> tuple[TensorType, ...]:
     operands("constant", call, 0)
     value = call.attrs["value"]
-    require(isinstance(value, np.ndarray), f"constant: value must be an array, got {value!r}")
+    if not isinstance(value, np.ndarray):
+        raise TypeRuleError(f"constant: value must be an array, got {value!r}")
     try:
         return (type_of(value),)
     except IRError as error:
-        require(False, f"constant: {error.message}", error.hint)
-        raise
+        raise TypeRuleError(f"constant: {error.message}", hint=error.hint) from None
 
 
 def _constant(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:

@@ -5,14 +5,14 @@ Accumulation is as in `rlx.ir.ops.reduce`: element i of the result reduces eleme
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from rlx.ir.dtypes import DType, f32
 from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
 from rlx.ir.ops import precision, sampling
-from rlx.ir.ops.signature import NUMERIC, ORDERED, dimension, flag, operands, require_dtype
+from rlx.ir.ops.signature import NUMERIC, ORDERED, Evaluate, Infer, dimension, flag, operands, require_dtype
 from rlx.ir.types import TensorType
 
 
@@ -32,7 +32,7 @@ def _min(x: np.ndarray, axis: int) -> np.ndarray:
     return precision.from_order_key(np.minimum.accumulate(precision.order_key(x, nan_high=False), axis), x.dtype)
 
 
-def _infer(name: str, accepted: Sequence[DType]):
+def _infer(name: str, accepted: Sequence[DType]) -> Infer:
     def rule(call: Call) -> tuple[TensorType, ...]:
         (x,) = operands(name, call, 1)
         require_dtype(name, 0, x, accepted)
@@ -43,7 +43,7 @@ def _infer(name: str, accepted: Sequence[DType]):
     return rule
 
 
-def _evaluate(function):
+def _evaluate(function: Callable[[np.ndarray, int], np.ndarray]) -> Evaluate:
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
         (x,) = arrays
         axis = attrs["dimension"]

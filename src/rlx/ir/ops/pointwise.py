@@ -14,12 +14,11 @@ import numpy as np
 from rlx.ir.dtypes import DType, bool_, from_numpy
 from rlx.ir.op import Attrs, Call, Op, RunRegion, Tolerance, register
 from rlx.ir.ops import precision, sampling
-from rlx.ir.ops.signature import operands, require_dtype, require_same_dtype, require_same_shape
+from rlx.ir.ops.signature import Evaluate, Infer, operands, require_dtype, require_same_dtype, require_same_shape
 from rlx.ir.types import TensorType
 
 #: A dtype rule: what the operands' dtype gives.
 Result = Callable[[DType], DType]
-Evaluate = Callable[[Sequence[np.ndarray], Attrs, RunRegion], tuple[np.ndarray, ...]]
 
 
 def same(dtype: DType) -> DType:
@@ -32,7 +31,7 @@ def to_bool(dtype: DType) -> DType:
     return bool_
 
 
-def infer(name: str, count: int, accepted: Sequence[DType], result: Result) -> Callable[[Call], tuple[TensorType, ...]]:
+def infer(name: str, count: int, accepted: Sequence[DType], result: Result) -> Infer:
     """The type rule of `count` operands of equal shape and equal, accepted dtype."""
 
     def rule(call: Call) -> tuple[TensorType, ...]:

@@ -46,13 +46,20 @@ def _pow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _max(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     chosen = np.maximum(x, y)
+    zeros = _zeros(x, y)
     # Of two zeros the positive one, as IEEE 754 says: -0 + -0 is the only sum of zeros that is -0.
-    return np.where((x == 0) & (y == 0), x + y, chosen) if x.dtype.kind == "f" else chosen
+    return np.where(zeros, x + y, chosen) if zeros.any() else chosen
 
 
 def _min(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     chosen = np.minimum(x, y)
-    return np.where((x == 0) & (y == 0), -(-x - y), chosen) if x.dtype.kind == "f" else chosen
+    zeros = _zeros(x, y)
+    return np.where(zeros, -(-x - y), chosen) if zeros.any() else chosen
+
+
+def _zeros(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where floats x and y are both zero."""
+    return (x == 0) & (y == 0) if x.dtype.kind == "f" else np.zeros((), np.bool_)
 
 
 def _nextafter(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:

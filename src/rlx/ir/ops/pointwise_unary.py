@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from rlx.ir.dtypes import from_numpy
-from rlx.ir.op import Sample
+from rlx.ir.op import Attrs, RunRegion, Sample
 from rlx.ir.ops import sampling
 from rlx.ir.ops.pointwise import direct, record, through_wider, to_bool
-from rlx.ir.ops.signature import BOOL, COMPLEXES, FLOATS, INTEGERS, NUMERIC, PART_OF
+from rlx.ir.ops.signature import BOOL, COMPLEXES, FLOATS, INTEGERS, NUMERIC, PART_OF, Evaluate
 
 _ANALYTIC = FLOATS + COMPLEXES
 
@@ -57,10 +57,10 @@ def _clz(x: np.ndarray) -> np.ndarray:
     return np.uint8(bits) - np.bitwise_count(smeared)
 
 
-def _bits(function: Callable[[np.ndarray], np.ndarray]):
+def _bits(function: Callable[[np.ndarray], np.ndarray]) -> Evaluate:
     """Evaluate on the operand as it is stored, nibbles included."""
 
-    def evaluate(arrays, attrs, run_region):
+    def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
         (x,) = arrays
         return (np.asarray(function(x)).astype(x.dtype),)
 

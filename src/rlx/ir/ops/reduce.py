@@ -18,6 +18,8 @@ from rlx.ir.ops.signature import (
     INTEGERS,
     NUMERIC,
     ORDERED,
+    Evaluate,
+    Infer,
     dimension,
     dimensions,
     dtype,
@@ -70,7 +72,7 @@ def reduce_or(x: np.ndarray, axes: Axes) -> np.ndarray:
     return np.asarray(np.bitwise_or.reduce(precision.stored(x), axes)).astype(x.dtype)
 
 
-def _infer(name: str, accepted: Sequence[DType]) -> Callable[[Call], tuple[TensorType, ...]]:
+def _infer(name: str, accepted: Sequence[DType]) -> Infer:
     def rule(call: Call) -> tuple[TensorType, ...]:
         (x,) = operands(name, call, 1)
         require_dtype(name, 0, x, accepted)
@@ -80,7 +82,7 @@ def _infer(name: str, accepted: Sequence[DType]) -> Callable[[Call], tuple[Tenso
     return rule
 
 
-def _evaluate(reduction: Reduction):
+def _evaluate(reduction: Reduction) -> Evaluate:
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
         with np.errstate(all="ignore"):
             return (reduction(arrays[0], attrs["dimensions"]),)
@@ -136,7 +138,7 @@ for _name, _summary, _reduction, _accepted, _terms, _low, _high in (
 # -- positions of extremes -----------------------------------------------------------------------------------------
 
 
-def _arg_infer(name: str) -> Callable[[Call], tuple[TensorType, ...]]:
+def _arg_infer(name: str) -> Infer:
     def rule(call: Call) -> tuple[TensorType, ...]:
         (x,) = operands(name, call, 1)
         require_dtype(name, 0, x, ORDERED)
@@ -147,7 +149,7 @@ def _arg_infer(name: str) -> Callable[[Call], tuple[TensorType, ...]]:
     return rule
 
 
-def _arg_evaluate(high: bool):
+def _arg_evaluate(high: bool) -> Evaluate:
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
         (x,) = arrays
         # Zeros of either sign are one number here.

@@ -6,13 +6,19 @@ Sizes may be symbolic: they are compared with `==`, and an order is asked for on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from rlx.errors import TypeRuleError
 from rlx.ir.dtypes import ALL, DType, bool_, by_name
-from rlx.ir.op import Attrs, Call
+from rlx.ir.op import Attrs, Call, RunRegion
 from rlx.ir.types import Shape, Size, TensorType
+
+#: A type rule, and a meaning: what the fields `infer` and `evaluate` of a record hold.
+Infer = Callable[[Call], tuple[TensorType, ...]]
+Evaluate = Callable[[Sequence[np.ndarray], Attrs, RunRegion], tuple[np.ndarray, ...]]
 
 FLOATS: tuple[DType, ...] = tuple(d for d in ALL if d.is_float)
 INTEGERS: tuple[DType, ...] = tuple(d for d in ALL if d.is_integer)

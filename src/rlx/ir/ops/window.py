@@ -7,15 +7,15 @@ reduction, so a mean is a sum divided by a count of one's own making.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from rlx.ir.dtypes import DType, f32
 from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
 from rlx.ir.ops import precision, sampling
-from rlx.ir.ops.reduce import reduce_max, reduce_min, reduce_sum
-from rlx.ir.ops.signature import NUMERIC, ORDERED, ints, operands, pairs, require, require_dtype
+from rlx.ir.ops.reduce import Reduction, reduce_max, reduce_min, reduce_sum
+from rlx.ir.ops.signature import NUMERIC, ORDERED, Evaluate, Infer, ints, operands, pairs, require, require_dtype
 from rlx.ir.ops.slicing import pad_array
 from rlx.ir.types import Size, TensorType
 
@@ -52,7 +52,7 @@ def windows(x: np.ndarray, window: Sequence[int], strides: Sequence[int], dilati
     return view[places + tuple(slice(None, None, d) for d in dilation)].view(x.dtype)
 
 
-def _infer(name: str, accepted: Sequence[DType]):
+def _infer(name: str, accepted: Sequence[DType]) -> Infer:
     def rule(call: Call) -> tuple[TensorType, ...]:
         (x,) = operands(name, call, 1)
         require_dtype(name, 0, x, accepted)
@@ -72,7 +72,7 @@ def _infer(name: str, accepted: Sequence[DType]):
     return rule
 
 
-def _evaluate(reduction, identity):
+def _evaluate(reduction: Reduction, identity: Callable[[np.dtype], np.ndarray | np.generic]) -> Evaluate:
     def evaluate(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
         (x,) = arrays
         window, strides, dilation = attrs["window"], attrs["strides"], attrs["window_dilation"]
