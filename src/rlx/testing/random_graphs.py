@@ -8,7 +8,7 @@ options to one of them; a test gives one that its shrinker understands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -208,3 +208,16 @@ def smooth_graph(choose: Choose, ops: int = 12) -> Graph:
 def smooth_inputs(graph: Graph, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Normal values for each input, at most 2 in magnitude."""
     return {n: np.clip(rng.normal(size=t.sizes), -2, 2).astype(np.float32) for n, t in graph.input_types.items()}
+
+
+def side_by_side(graphs: Mapping[str, Graph]) -> Graph:
+    """One graph of several that share nothing; inputs and outputs are named `<key>.<name>`."""
+    b = GraphBuilder("together")
+    outputs: dict[str, Value] = {}
+    for key, graph in graphs.items():
+        values = {v: b.input(f"{key}.{v.name}", v.type) for v in graph.inputs}
+        for node in graph.nodes:
+            made = b.emit_many(node.op, *(values[v] for v in node.inputs), regions=node.regions, **node.attrs)
+            values.update(zip(node.outputs, made, strict=True))
+        outputs |= {f"{key}.{name}": values[v] for name, v in zip(graph.output_names, graph.outputs, strict=True)}
+    return b.build(outputs)
