@@ -180,7 +180,14 @@ def test_groups_of_several_dimensions(runner) -> None:
 
 
 def test_rows_that_share_cache_sets_are_copied_apart(runner) -> None:
-    check(runner, Case((40,), (130,), (1024,)))
+    case = Case((40,), (130,), (1024,))
+    check(runner, case)
+    kernels = CpuTemplates(runner.target).matmul(case.spec(), store_all(case, False))
+    beside = CpuTemplates(runner.target).matmul(replace(case, k=(1040,)).spec(), store_all(case, False))
+    assert kernels is not None
+    assert beside is not None
+    assert "RowsCopied" in kernels.compute.identity
+    assert "RowsInPlace" in beside.compute.identity
     check(runner, Case((40,), (130,), (1024,), a_constant=True))
 
 

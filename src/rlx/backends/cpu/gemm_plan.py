@@ -60,7 +60,7 @@ def choose_tile(target: Target, dtype: DType, batch: int, rows: int, columns: in
         if vectors > 1 and (vectors - 1) * lanes >= columns:
             break
         for height in range(1, min(rows, registers(target)) + 1):
-            if _registers_of(height, vectors) > registers(target):
+            if _registers_of(height, vectors) + (not target.has_fma) > registers(target):
                 break
             cost = _cost(lanes, batch, rows, columns, depth, height, vectors)
             if best is None or cost < best[0] * 0.999:
@@ -87,7 +87,9 @@ def choose_blocks(
 
 
 def _registers_of(rows: int, vectors: int) -> int:
-    """Accumulators, the row of b, one broadcast; a single row reads b from memory."""
+    """Accumulators, the row of b, one broadcast; a single row reads b from memory. A product that is not fused with its
+    sum needs one more.
+    """
     return rows * vectors + 1 + (vectors if rows > 1 else 0)
 
 
