@@ -42,7 +42,7 @@ class ReferenceTemplates:
             a = _convert(a, spec.acc_dtype).astype(wide).reshape(size[0], size[1], size[3])
             b = _convert(b, spec.acc_dtype).astype(wide).reshape(size[0], size[3], size[2])
             with np.errstate(all="ignore"):
-                acc = np.matmul(a, b).astype(spec.acc_dtype.numpy).reshape(*spec.batch, *spec.m, *spec.n)
+                acc = np.matmul(a, b).astype(spec.acc_dtype.numpy).reshape((*spec.batch, *spec.m, *spec.n))
             _run_epilogue(arrays, epilogue, acc)
 
         args = (a_memory, b_memory, *epilogue.args)

@@ -28,10 +28,16 @@ def _fold(rewriter: Rewriter, node: Node) -> tuple[Value, ...] | None:
     if node.op == "constant":
         return _as_splat(rewriter, node)
     record = get(node.op)
-    if record.evaluate is None or node.regions or node.op in ("custom_call", "rng_bits"):
+    if record.evaluate is None or node.regions or node.op in ("custom_call", "rng_bits", "broadcast_in_dim"):
         return None
     if not all(v.type.is_static for v in node.outputs):
         return None
+    if record.pointwise and node.output.type.rank:
+        scalars = [splat_of(rewriter, v) for v in node.inputs]
+        if all(s is not None for s in scalars):
+            (result,) = record.evaluate([s for s in scalars if s is not None], node.attrs, RunRegion((), _no_region))
+            scalar = rewriter.constant(np.asarray(result))
+            return (rewriter.broadcast(scalar, node.output.type.shape),)
     arrays = [constant_value(rewriter, v) for v in node.inputs]
     if any(a is None for a in arrays):
         return None
@@ -39,14 +45,31 @@ def _fold(rewriter: Rewriter, node: Node) -> tuple[Value, ...] | None:
     made = sum(v.type.nbytes for v in node.outputs)
     if made > LARGEST_RESULT or made > max(given, LARGEST_GROWTH):
         return None
-    if node.op == "broadcast_in_dim" and arrays[0] is not None and arrays[0].ndim == 0:
-        return None
     results = record.evaluate([a for a in arrays if a is not None], node.attrs, RunRegion((), _no_region))
     return tuple(literal(rewriter, np.asarray(r)) for r in results)
 
 
 def _no_region(graph: Graph, arrays: object) -> tuple[np.ndarray, ...]:
     raise AssertionError("ops with regions are not folded")
+
+
+def scalar_under(rewriter: Rewriter, value: Value) -> Value | None:
+    """The constant scalar that `value` is, or is a broadcast of."""
+    node = rewriter.producers.get(value)
+    if node is not None and node.op == "broadcast_in_dim":
+        value = node.inputs[0]
+        node = rewriter.producers.get(value)
+    return value if node is not None and node.op == "constant" and value.type.rank == 0 else None
+
+
+def splat_of(rewriter: Rewriter, value: Value) -> np.ndarray | None:
+    """The 0-d array that all elements of `value` are known to equal; None where there is none."""
+    scalar = scalar_under(rewriter, value)
+    if scalar is None:
+        return None
+    array = rewriter.producers[scalar].attrs["value"]
+    assert isinstance(array, np.ndarray)
+    return array
 
 
 def constant_value(rewriter: Rewriter, value: Value) -> np.ndarray | None:

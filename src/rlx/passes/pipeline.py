@@ -9,11 +9,12 @@ from rlx.passes.cse import eliminate_common
 from rlx.passes.dead import eliminate_dead
 from rlx.passes.fold import fold_constants
 from rlx.passes.inline import inline_composites
+from rlx.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
 #: What a level adds to inlining, in order; run until nothing changes.
-CLEANUPS: tuple[Pass, ...] = (fold_constants, eliminate_common, eliminate_dead)
+CLEANUPS: tuple[Pass, ...] = (fold_constants, simplify, eliminate_common, eliminate_dead)
 ROUNDS = 4
 
 
