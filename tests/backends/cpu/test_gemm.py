@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
+from rlx.backends.cpu.gemm_operand import rows_in_place
+from rlx.backends.cpu.gemm_view import matrix_view
 from rlx.backends.cpu.matrix import CpuTemplates
 from rlx.codegen.kernel import Apply, Load, Memory, Store, Var
 from rlx.codegen.lower.templates import Epilogue, MatmulSpec
@@ -180,14 +182,15 @@ def test_groups_of_several_dimensions(runner) -> None:
 
 
 def test_rows_that_share_cache_sets_are_copied_apart(runner) -> None:
-    case = Case((40,), (130,), (1024,))
-    check(runner, case)
-    kernels = CpuTemplates(runner.target).matmul(case.spec(), store_all(case, False))
-    beside = CpuTemplates(runner.target).matmul(replace(case, k=(1040,)).spec(), store_all(case, False))
-    assert kernels is not None
-    assert beside is not None
-    assert "RowsCopied" in kernels.compute.identity
-    assert "RowsInPlace" in beside.compute.identity
+    def lies_well(stride: int, reads: int) -> bool:
+        view = matrix_view(Memory("a", dtypes.f32, (stride, 1)), (), (40,), (1024,))
+        assert view is not None
+        return rows_in_place(view, dtypes.f32, 12, reads)
+
+    assert not lies_well(1024, 9)
+    assert lies_well(1024, 1)
+    assert lies_well(1040, 9)
+    check(runner, Case((40,), (130,), (1024,)))
     check(runner, Case((40,), (130,), (1024,), a_constant=True))
 
 
