@@ -88,7 +88,10 @@ def _as(dtype: DType, number: float) -> np.generic:
 
 @handles("PRelu")
 def prelu(site: Site) -> Value:
+    """A slope broadcasts as usual; before opset 7 a vector had one for each channel (`by_channel`)."""
     x, slope = site[0], site[1]
+    if site.attr("by_channel", False) and slope.type.rank == 1 and slope.type.elements > 1:
+        slope = site.b.emit("broadcast_in_dim", slope, shape=x.type.shape, broadcast_dims=(1,))
     return site.b.emit("prelu", x, site.b.broadcast(slope, x.type.shape))
 
 

@@ -152,6 +152,7 @@ _RULES: dict[str, tuple[tuple[int, Rule], ...]] = {
     "Hardmax": ((13, _FLAT),),
     "LogSoftmax": ((13, _FLAT),),
     "Pad": ((2, _rename(paddings="pads")), (11, _pad_value)),
+    "PRelu": ((7, _drop), (7, _with(by_channel=True))),
     "ReduceSum": ((13, _AXES),),
     "Reshape": ((5, _drop), (5, _move(shape=(1, np.int64)))),
     "Resize": ((11, _resize),),
