@@ -41,7 +41,7 @@ def test_devices_are_frozen_hashable_ordered_and_pickle() -> None:
     with pytest.raises(AttributeError):
         device.kind = "cpu"  # type: ignore[misc]
     assert len({device, Device("cuda", 1), Device("cuda:0")}) == 2
-    assert sorted([Device("cuda:1"), Device("cpu"), Device("cuda:0")])[0] == Device("cpu")
+    assert min([Device("cuda:1"), Device("cpu"), Device("cuda:0")]) == Device("cpu")
     assert pickle.loads(pickle.dumps(device)) == device
 
 

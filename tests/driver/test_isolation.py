@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
 FORBIDDEN = (
-    "llvmlite", "onnx", "typer", "rich", "rlx.passes", "rlx.codegen", "rlx.backends", "rlx.runtime", "rlx.frontends", "rlx.cli",
+    "llvmlite", "onnx", "typer", "rich", "rlx.passes", "rlx.codegen", "rlx.backends", "rlx.runtime", "rlx.frontends",
+    "rlx.cli",
 )  # fmt: skip
 
 
@@ -16,7 +18,7 @@ def _loaded_after(program: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", program + report], capture_output=True, text=True, check=True, timeout=60
     )
-    return set(eval(done.stdout.splitlines()[-1]))
+    return set(ast.literal_eval(done.stdout.splitlines()[-1]))
 
 
 def test_importing_the_driver_loads_no_layer_above_it() -> None:

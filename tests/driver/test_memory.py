@@ -46,6 +46,20 @@ def test_bytes_in_use_peak_and_counts_follow_blocks(memory: DeviceMemory) -> Non
     assert memory.statistics.in_use == memory.statistics.live == 0
 
 
+def test_blocks_go_back_to_where_they_came_from(opaque: Device) -> None:
+    host = HostMemory()
+    memory = DeviceMemory(HOST, host)
+    blocks = [memory.allocate(size) for size in (10, 3 << 20)]
+    assert len(host._owners) == 2
+    blocks.clear()
+    assert len(host._owners) == 0
+    ranges = device_memory(opaque).backend.ranges  # type: ignore[attr-defined]  # the plug-in's own record
+    before = set(ranges)
+    with Buffer.empty(_bytes(100), opaque):
+        assert len(set(ranges) - before) == 1
+    assert set(ranges) == before
+
+
 def test_each_device_has_one_account(opaque: Device) -> None:
     before = device_memory(HOST).statistics.in_use
     there = Buffer.empty(_bytes(5000), opaque)
@@ -65,7 +79,7 @@ def test_out_of_memory_says_requested_free_limit_and_the_largest_holders(limited
     gc.collect()
     limited.set_limit(limited.statistics.in_use + 10_000)
     held = [
-        Buffer.empty(_bytes(size), limited.device, name=name) for name, size in (("kv cache", 6000), ("mask", 1000))
+        Buffer.empty(_bytes(size), limited.device, name=name) for name, size in (("mask", 1000), ("kv cache", 6000))
     ]
     with pytest.raises(OutOfMemory) as caught:
         Buffer.empty(_bytes(3001), limited.device)

@@ -36,7 +36,7 @@ class OpaqueMemory:
         starts = sorted(self.ranges)
         start = starts[bisect_right(starts, address) - 1]
         at = address - start
-        assert 0 <= at
+        assert at >= 0
         assert at + nbytes <= len(self.ranges[start])
         return memoryview(self.ranges[start])[at : at + nbytes]
 
