@@ -33,7 +33,7 @@ from rlx.testing.kernel_runner import SIZES, TARGETS, Loaded, index
 
 Run = Callable[..., None]
 
-I, J, G, N = Var("i"), Var("j"), Var("g"), Var("n")
+I, J, G, N = Var("i"), Var("j"), Var("g"), Var("n")  # noqa: E741
 
 
 @pytest.fixture(params=TARGETS, ids=lambda t: t.name)
@@ -274,7 +274,11 @@ def test_inner_loops_and_variables_of_a_vector_loop_work_lane_by_lane(run: Run) 
     )
     given = uniform(np.random.default_rng(8), rows, columns)
     got = np.zeros(columns + 1, np.float32)
-    whole = (Declare(peak, Const(-np.inf, f32)), Loop(I, index(columns), body, "vector"), Store(out, (index(columns),), peak))
+    whole = (
+        Declare(peak, Const(-np.inf, f32)),
+        Loop(I, index(columns), body, "vector"),
+        Store(out, (index(columns),), peak),
+    )
     run(kernel((x, out), *whole), given, got)
     np.testing.assert_allclose(got[:-1], given.sum(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-6)
     assert got[-1] == got[:-1].max()
@@ -286,7 +290,9 @@ def test_unrolled_loops_variables_and_branches(run: Run) -> None:
     step = If(odd, (Assign(state, op("add", state, I)),), (Assign(state, op("mul", state, index(2))),))
     got = np.zeros(1, np.int64)
     run(
-        kernel((out,), Declare(state, index(1)), Loop(I, index(6), (step,), "unrolled"), Store(out, (index(0),), state)),
+        kernel(
+            (out,), Declare(state, index(1)), Loop(I, index(6), (step,), "unrolled"), Store(out, (index(0),), state)
+        ),
         got,
     )
     expected = 1
@@ -298,7 +304,11 @@ def test_unrolled_loops_variables_and_branches(run: Run) -> None:
 def test_while_reads_its_variables_anew_before_each_turn(run: Run) -> None:
     x, out, state, turns = vector("x", i64), vector("out", i64, writable=True), Var("state", i64), Var("turns", i64)
     even = op("eq", op("rem", state, index(2)), index(0), dtype=bool_)
-    collatz = If(even, (Assign(state, op("div", state, index(2))),), (Assign(state, op("add", op("mul", state, index(3)), index(1))),))
+    collatz = If(
+        even,
+        (Assign(state, op("div", state, index(2))),),
+        (Assign(state, op("add", op("mul", state, index(3)), index(1))),),
+    )
     body = (
         Declare(state, Load(x, (G,))),
         Declare(turns, index(0)),

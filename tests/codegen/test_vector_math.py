@@ -107,7 +107,27 @@ def test_pow_keeps_its_bound_over_the_plane_of_finite_results(functions: Loaded)
 
 def test_pow_has_the_special_cases_of_c(functions: Loaded) -> None:
     inf, nan = math.inf, math.nan
-    values = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 2.5, -2.5, 1e30, -1e30, 16777217.0, 1e-40, inf, -inf, nan]
+    values = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        -0.5,
+        2.0,
+        -2.0,
+        3.0,
+        -3.0,
+        2.5,
+        -2.5,
+        1e30,
+        -1e30,
+        16777217.0,
+        1e-40,
+        inf,
+        -inf,
+        nan,
+    ]
     x, y = (g.reshape(-1).astype(np.float32) for g in np.meshgrid(values, values, indexing="ij"))
     with np.errstate(all="ignore"):
         expected = np.power(x.astype(np.float64), y.astype(np.float64)).astype(np.float32)

@@ -8,11 +8,17 @@ may be shared: an expression used twice in one scope is computed once.
 Meaning. `Apply(op, ...)` means what the pointwise primitive `op` of rlx.ir means (also `select`, `convert`,
 `bitcast_convert`); integer arithmetic wraps; index expressions are i64. Bools are bytes 0 or 1 in memory.
 
-Vector loops. `Loop(kind="vector")` may be executed several lanes at a time, in any order; its body holds only `Let`,
-`Store` and `Accumulate`, and stores of different iterations never overlap. A load whose view has stride 1 along the
-loop is contiguous, stride 0 uniform, anything else is a gather. Masked-off loads touch no memory and give `other`.
-`Accumulate` in a vector loop combines lanes in a fixed order that the emitter chooses: the same for every run and for
-every number of threads.
+Sharing. A shared expression keeps its value within a scope until a variable that it reads is assigned, or a memory that
+it loads from is stored to under the same name; a `Let` keeps it in any case.
+
+Vector loops. `Loop(kind="vector")` may be executed several lanes at a time, in any order; stores of different
+iterations never overlap. Its body holds `Let`, `Store` and `Accumulate`; it may also hold variables of its own
+(`Declare`, `Assign`), which have a value a lane, and serial or unrolled loops whose extents are the same in each lane
+(a column sum walks its rows so). With `If`, `While` or `Local` in its body it is executed one iteration at a time. A
+load whose view has stride 1 along the loop is contiguous, stride 0 uniform, anything else is a gather. Masked-off
+loads touch no memory and give `other`. `Accumulate` into a variable from outside a vector loop combines lanes in a
+fixed order that the emitter chooses: the same for every run and for every number of threads; a sum of products of f32
+or f64 may round each product and sum once together.
 
 Where loops cannot express the best code (matrix tiles), a `TemplateKernel` emits target code itself behind the same
 interface.
@@ -92,7 +98,10 @@ LoopKind = Literal["serial", "vector", "unrolled"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Loop:
-    """for var in range(extent): body. unroll: how many iterations (vectors) the emitter may interleave."""
+    """for var in range(extent): body.
+
+    unroll: how many iterations (vectors) the emitter interleaves; 1 leaves it to the emitter.
+    """
 
     var: Var
     extent: Expr

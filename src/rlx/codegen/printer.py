@@ -90,7 +90,8 @@ class _Printer:
 
     def _memory_type(self, memory: Memory) -> str:
         aliases = f" aliases {self._memories[memory.aliases]}" if memory.aliases else ""
-        return f"{self._memory(memory)}: {memory.dtype}{self._view(memory)}{' writable' if memory.writable else ''}{aliases}"
+        writable = " writable" if memory.writable else ""
+        return f"{self._memory(memory)}: {memory.dtype}{self._view(memory)}{writable}{aliases}"
 
     def _view(self, memory: Memory) -> str:
         strides = ", ".join(self._size(s) for s in memory.strides)
@@ -148,7 +149,8 @@ class _Printer:
             case Apply():
                 return f"{expr.op}.{expr.dtype}({', '.join(self._inline(a) for a in expr.args)})"
             case Load():
-                return f"load {self._memory(expr.memory)}{self._view(expr.memory)}[{', '.join(self._inline(i) for i in expr.index)}]"
+                index = ", ".join(self._inline(i) for i in expr.index)
+                return f"load {self._memory(expr.memory)}{self._view(expr.memory)}[{index}]"
 
     # -- statements ----------------------------------------------------------------------------------------------
 
@@ -183,7 +185,9 @@ class _Printer:
                 value = self._expr(stmt.value, depth)
                 index = ", ".join(self._expr(i, depth) for i in stmt.index)
                 mask = "" if stmt.mask is None else f" if {self._expr(stmt.mask, depth)}"
-                self._line(depth, f"store {self._memory(stmt.memory)}{self._view(stmt.memory)}[{index}]{mask} = {value}")
+                self._line(
+                    depth, f"store {self._memory(stmt.memory)}{self._view(stmt.memory)}[{index}]{mask} = {value}"
+                )
             case If():
                 self._line(depth, f"if {self._expr(stmt.condition, depth)}")
                 self._body(stmt.then, depth)

@@ -10,6 +10,11 @@ from rlx.codegen.llvm.types import component, is_small_float
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType, bool_, f32, i64
 
+#: Functions whose code is long enough to hide the time that a sum takes.
+_ELEMENTARY = frozenset(
+    ("exp", "expm1", "log", "log1p", "tanh", "logistic", "erf", "sin", "cos", "tan", "pow", "sinh", "cosh", "atan2")
+)
+
 
 @dataclass(frozen=True)
 class Accumulation:
@@ -55,17 +60,29 @@ def memory_bits(body: Sequence[Stmt]) -> set[int]:
 def choose_lanes(loop: Loop, target: Target, extent: int | None) -> int:
     """How many iterations fill a register with the widest element that the body computes with.
 
-    Index arithmetic does not count; narrow floats count as the f32 that they are computed in, unless they are only moved.
-    A loop known to be shorter takes fewer lanes. Lanes are a power of two; 1 says that vectors gain nothing.
+    Index arithmetic does not count; narrow floats count as the f32 that they are computed in, unless they are only
+    moved. A loop known to be shorter takes fewer lanes. Lanes are a power of two; 1 says that vectors gain nothing.
     """
-    computed = {d for d in _computed(loop.body)}
-    widest = max((_width(d) for d in computed), default=0)
+    widest = max((_width(d) for d in _computed(loop.body)), default=0)
     widest = max(widest, *(component(d).itemsize * 8 for d in _memories(loop.body)), 8)
     lanes = max(1, target.lanes(widest))
     if extent is not None:
         while lanes > 1 and lanes // 2 >= extent:
             lanes //= 2
     return lanes
+
+
+def interleaving(body: Sequence[Stmt], crossing: Sequence[Accumulation]) -> int:
+    """How many vectors a turn of the loop works on, where the loop does not say.
+
+    Accumulation waits for the result before it, so a light body keeps several partial results going; a heavy one has
+    enough else to do, and a pointwise one waits for memory.
+    """
+    if not crossing or any(isinstance(s, Loop) for s in body):
+        return 1
+    work = sum(1 for e in _expressions(body) if isinstance(e, Apply) and e.dtype not in (i64, bool_))
+    elementary = any(isinstance(e, Apply) and e.op in _ELEMENTARY for e in _expressions(body))
+    return 1 if elementary or work > 8 else 2 if work > 3 else 4
 
 
 def _width(dtype: DType) -> int:

@@ -16,9 +16,9 @@ from rlx.codegen.llvm.values import ValueEmitter, declare, function_attributes
 from rlx.ir.dtypes import DType
 
 #: Primitives that the C library has for complex doubles, by its name.
-_LIBRARY = {
-    name: "c" + name for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "pow")
-} | {f"a{name}": f"ca{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")}
+_LIBRARY = {name: "c" + name for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "pow")} | {
+    f"a{name}": f"ca{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")
+}
 
 
 def apply(f: ValueEmitter, op: str, values: Sequence[Complex], dtype: DType) -> Value | None:

@@ -10,8 +10,20 @@ from llvmlite import ir
 
 from rlx.codegen.llvm.memory import MemoryEmitter
 from rlx.codegen.llvm.small_floats import narrow, wide_integer_to_f64, widen
-from rlx.codegen.llvm.types import F32, F64, Complex, Value, bits_of, component, constant, int_type, like, register_type, suffix
-from rlx.codegen.llvm.types import is_small_float
+from rlx.codegen.llvm.types import (
+    F32,
+    F64,
+    Complex,
+    Value,
+    bits_of,
+    component,
+    constant,
+    int_type,
+    is_small_float,
+    like,
+    register_type,
+    suffix,
+)
 from rlx.ir.dtypes import DType
 
 

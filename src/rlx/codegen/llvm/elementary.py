@@ -28,8 +28,8 @@ _OWN: dict[str, tuple[Body, bool]] = {
     "pow": (power.pow_, False),
 }
 _LIBRARY = (
-    "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh",
-    "atanh", "erf", "cbrt", "pow", "atan2",
+    "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh",
+    "acosh", "atanh", "erf", "cbrt", "pow", "atan2",
 )  # fmt: skip
 
 
@@ -50,5 +50,3 @@ def _wide_logistic(f: ValueEmitter, x: ir.Value) -> ir.Value:
     e = libm(f, "exp", [b.fneg(f.fabs(x))])
     top = b.select(f.less(x, 0.0), e, constant(x.type, 1.0))
     return b.fdiv(top, f.plus(e, 1.0))
-
-

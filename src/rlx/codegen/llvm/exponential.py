@@ -1,8 +1,8 @@
 """exp, expm1, tanh and logistic on f32 lanes.
 
-x = n ln 2 + r with n whole and |r| <= ln 2 / 2 (Cody & Waite 1980, ln 2 in two parts so that n times the first is exact);
-a polynomial in r; then the power 2**n. Polynomials are minimax fits of our own, in relative error (Lawson's iteration),
-with coefficients rounded to f32 one after the other, each fit making up for the last.
+x = n ln 2 + r with n whole and |r| <= ln 2 / 2 (Cody & Waite 1980, ln 2 in two parts so that n times the first is
+exact); a polynomial in r; then the power 2**n. Polynomials are minimax fits of our own, in relative error (Lawson's
+iteration), with coefficients rounded to f32 one after the other, each fit making up for the last.
 
 Bounds over all f32, measured (tests/codegen/test_vector_math.py): exp 1.2 ulp, expm1 1.5 ulp, tanh and logistic 2.5
 ulp, denormal results included. NaN gives NaN, infinities their limits; expm1 and tanh keep the sign of zero.
@@ -94,4 +94,3 @@ def _expm1_reduced(f: ValueEmitter, r: ir.Value) -> ir.Value:
     """e**r - 1 for |r| <= ln 2 / 2."""
     square = f.builder.fmul(r, r)
     return f.fma(square, f.polynomial(r, _EXPM1), r)
-

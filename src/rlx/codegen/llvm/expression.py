@@ -1,8 +1,9 @@
 """Expressions of the kernel IR as instructions.
 
-An expression is evaluated in a `Frame`. What does not differ between lanes stays scalar and is splat only where it meets
-a vector. Addresses are found by looking at how indices move along the vectorised loop: not at all (one scalar load),
-by one element (one vector load), by a constant (a gather with constant offsets), or in any other way (a gather).
+An expression is evaluated in a `Frame`. What does not differ between lanes stays scalar and is splat only where it
+meets a vector. Addresses are found by looking at how indices move along the vectorised loop: not at all (one scalar
+load), by one element (one vector load), by a constant (a gather with constant offsets), or in any other way (a
+gather).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rlx.codegen.kernel import Apply, Const, Expr, Load, Memory, Store, Var
 from rlx.codegen.llvm.frame import Cell, Dependencies, Frame
 from rlx.codegen.llvm.memory import MemoryEmitter
 from rlx.codegen.llvm.pointwise import apply_pointwise
-from rlx.codegen.llvm.types import I64, Complex, Value, dtype_constant, lane_constants, lanes_of
+from rlx.codegen.llvm.types import I64, Complex, Value, dtype_constant, lane_constants, lanes_of, real
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import i64
 
@@ -51,9 +52,9 @@ class ExpressionEmitter(MemoryEmitter):
         """The expression in the first lane: always a scalar. Names bound to vectors must not be read."""
         return self._evaluate(expr, in_lanes=False)
 
-    def index_value(self, expr: Expr | int) -> Value:
+    def index_value(self, expr: Expr | int) -> ir.Value:
         """`first` of an index that may be a literal."""
-        return I64(expr) if isinstance(expr, int) else self.first(expr)
+        return I64(expr) if isinstance(expr, int) else real(self.first(expr))
 
     def varies(self, expr: Expr) -> bool:
         """Whether the expression may differ between lanes."""
@@ -98,7 +99,7 @@ class ExpressionEmitter(MemoryEmitter):
             found = self.frame.find(key)
             if found is None:
                 steps = lane_constants(I64, range(self.frame.lanes))
-                found = self.builder.add(self.splat(bound, self.frame.lanes), steps)
+                found = self.builder.add(self.splat(real(bound), self.frame.lanes), steps)
                 self.frame.stable[key] = (var, found)
             return found
         return bound
@@ -106,7 +107,7 @@ class ExpressionEmitter(MemoryEmitter):
     def _apply(self, expr: Apply, in_lanes: bool) -> Value:
         values = [self._evaluate(a, in_lanes) for a in expr.args]
         if expr.dtype is i64 and expr.op in ("add", "sub", "mul") and not in_lanes:
-            a, b = values
+            a, b = (real(v) for v in values)
             if expr.op == "mul":
                 return self.integer_mul(a, b)
             if expr.op == "add":
@@ -160,7 +161,7 @@ class ExpressionEmitter(MemoryEmitter):
         """The address of memory[index] in the first lane."""
         offset = self.index_value(memory.offset)
         for expr, stride in zip(index, memory.strides, strict=True):
-            offset = self.integer_add(offset, self.integer_mul(self.first(expr), self.index_value(stride)))
+            offset = self.integer_add(offset, self.integer_mul(self.index_value(expr), self.index_value(stride)))
         return self.element_pointer(self.pointers[memory.name], memory.dtype, offset)
 
     def addresses(self, memory: Memory, index: tuple[Expr, ...]) -> ir.Value:
@@ -169,7 +170,7 @@ class ExpressionEmitter(MemoryEmitter):
         total = self.splat(self.index_value(memory.offset), lanes)
         for expr, stride in zip(index, memory.strides, strict=True):
             step = self.splat(self.index_value(stride), lanes)
-            place = self.splat(self.value(expr), lanes)
+            place = self.splat(real(self.value(expr)), lanes)
             total = self.builder.add(total, self.builder.mul(place, step))
         return self.lane_pointers(self.pointers[memory.name], memory.dtype, total)
 
@@ -177,7 +178,7 @@ class ExpressionEmitter(MemoryEmitter):
 
     def _load_expression(self, load: Load, in_lanes: bool) -> Value:
         evaluate = self.value if in_lanes else self.first
-        mask = None if load.mask is None else evaluate(load.mask)
+        mask = None if load.mask is None else real(evaluate(load.mask))
         other = None if load.other is None else evaluate(load.other)
         memory = load.memory
         if not in_lanes:
@@ -195,7 +196,7 @@ class ExpressionEmitter(MemoryEmitter):
             return self.load_strided(pointer, memory.dtype, stride, lanes, mask, other)
         return self.gather(self.addresses(memory, load.index), memory.dtype, mask, other)
 
-    def store_value(self, memory: Memory, index: tuple[Expr, ...], value: Value, mask: Value | None = None) -> None:
+    def store_value(self, memory: Memory, index: tuple[Expr, ...], value: Value, mask: ir.Value | None = None) -> None:
         """memory[index] = value in every active lane where mask is true."""
         lanes, active = self.frame.lanes, self.frame.active
         moving = any(self.varies(e) for e in index)
@@ -215,7 +216,7 @@ class ExpressionEmitter(MemoryEmitter):
     def emit_store(self, stmt: Store) -> None:
         """One store statement in the current frame."""
         value = self.value(stmt.value)
-        mask = None if stmt.mask is None else self.value(stmt.mask)
+        mask = None if stmt.mask is None else real(self.value(stmt.mask))
         self.store_value(stmt.memory, stmt.index, value, mask)
         self.frame.forget(self.dependencies, memory=stmt.memory.name)
 

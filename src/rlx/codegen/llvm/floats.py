@@ -83,5 +83,3 @@ def next_after(f: ValueEmitter, x: ir.Value, y: ir.Value, bits: int, infinity: i
     limit = constant(type_, infinity)
     nan = b.or_(b.icmp_unsigned(">", size_x, limit), b.icmp_unsigned(">", size_y, limit))
     return b.select(nan, low, result)
-
-

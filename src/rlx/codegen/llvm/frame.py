@@ -56,9 +56,7 @@ class Dependencies:
                 extra = [e for e in (expr.mask, expr.other) if e is not None]
                 parts = [self.of(e) for e in (*expr.index, *extra, *view_expressions(expr.memory))]
                 memories = frozenset((expr.memory.name,))
-        return Reads(
-            frozenset().union(*(p.variables for p in parts)), memories.union(*(p.memories for p in parts))
-        )
+        return Reads(frozenset().union(*(p.variables for p in parts)), memories.union(*(p.memories for p in parts)))
 
 
 def view_expressions(memory: Memory) -> list[Expr]:

@@ -1,13 +1,13 @@
 """One kernel as one function: its arguments, its loops, and the expressions that templates share with plain loops.
 
-A `FunctionEmitter` belongs to one kernel and one thread. It begins the function
-`void name(ptr args, ptr sizes, ptr scratch, i64 begin, i64 end)` of the native kernel ABI, loads the arguments' addresses
-and the sizes, and hands both on to an inner function whose parameters tell LLVM which memories cannot overlap.
-Instructions go where `builder` stands; `finish` ends both functions.
+A `FunctionEmitter` belongs to one kernel and one thread. It begins the function `void name(ptr args, ptr sizes, ptr
+scratch, i64 begin, i64 end)` of the native kernel ABI, loads the arguments' addresses and the sizes, and hands both
+on to an inner function whose parameters tell LLVM which memories cannot overlap. Instructions go where `builder`
+stands; `finish` ends both functions.
 
-For templates: `args` are the addresses of the kernel's memories, `begin`, `end` and `scratch` are as in the ABI, `loop`
-makes loops, and `expr` and `store` evaluate kernel IR with names bound to values that exist already, so that an epilogue
-is computed in the registers that hold the accumulators.
+For templates: `args` are the addresses of the kernel's memories, `begin`, `end` and `scratch` are as in the ABI,
+`loop` makes loops, and `expr` and `store` evaluate kernel IR with names bound to values that exist already, so that
+an epilogue is computed in the registers that hold the accumulators.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlx.codegen.kernel import Expr, Kernel, LoopKernel, Memory, Store, Var
 from rlx.codegen.llvm.expression import ExpressionEmitter
 from rlx.codegen.llvm.frame import Cell, Frame
 from rlx.codegen.llvm.pointwise import apply_pointwise
-from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, Complex, Value, bits_of, lane_constants, memory_type
+from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, Complex, Value, bits_of, lane_constants, memory_type, real
 from rlx.codegen.llvm.values import function_attributes
 from rlx.codegen.target import Target
 from rlx.ir import dtypes
@@ -81,8 +81,8 @@ class FunctionEmitter(ExpressionEmitter):
     ) -> Value:
         """The value of a kernel expression.
 
-        env: values of its free variables; `along` is bound to its value in the first lane, and grows by one from lane to
-            lane; other i64 scalars are the same in each lane; a vector holds one value a lane.
+        env: values of its free variables; `along` is bound to its value in the first lane, and grows by one from lane
+            to lane; other i64 scalars are the same in each lane; a vector holds one value a lane.
         mask: i1 lanes that count; the others touch no memory.
         The result is a vector of `lanes` lanes, a scalar where lanes is 1.
         """
@@ -114,9 +114,7 @@ class FunctionEmitter(ExpressionEmitter):
         return self.load_lanes(pointer, memory.dtype, lanes, mask)
 
     @contextmanager
-    def lanes(
-        self, env: Mapping[Var, Value], lanes: int, along: Var | None, mask: ir.Value | None
-    ) -> Iterator[None]:
+    def lanes(self, env: Mapping[Var, Value], lanes: int, along: Var | None, mask: ir.Value | None) -> Iterator[None]:
         """A frame in which `lanes` values of `along` are computed at once."""
         with self.scope():
             frame = self.frame
@@ -182,12 +180,14 @@ class FunctionEmitter(ExpressionEmitter):
         if dtype is None:
             dtype = dtypes.f64 if bits_of(value.type) == 64 else dtypes.f32
         if not isinstance(value, Complex):
-            return self.reduce(value, lambda a, b: self.apply(op, [a, b], dtype))
+            return self.reduce(value, lambda a, b: real(self.apply(op, [a, b], dtype)))
         lanes = value.re.type.count
         while lanes > 1:
             half = lanes // 2
             low, high = ([self.shuffle(p, part) for p in value] for part in (range(half), range(half, lanes)))
-            value, lanes = self.apply(op, [Complex(*low), Complex(*high)], dtype), half
+            both = self.apply(op, [Complex(*low), Complex(*high)], dtype)
+            assert isinstance(both, Complex)
+            value, lanes = both, half
         return Complex(*(self.builder.extract_element(p, I32(0)) for p in value))
 
     # -- variables and private memory ----------------------------------------------------------------------------

@@ -64,9 +64,9 @@ def _integer(f: MemoryEmitter, op: str, values: Sequence[ir.Value], dtype: DType
                 return positive
             return b.or_(positive, b.ashr(values[0], constant(type_, bits_of(type_) - 1)))
         case "max":
-            return maximum(f, *values, dtype)
+            return maximum(f, values[0], values[1], dtype)
         case "min":
-            return minimum(f, *values, dtype)
+            return minimum(f, values[0], values[1], dtype)
         case "clamp":
             return minimum(f, maximum(f, values[1], values[0], dtype), values[2], dtype)
         case "div" | "rem":
@@ -168,5 +168,3 @@ def _power(f: ValueEmitter, x: ir.Value, y: ir.Value, dtype: DType) -> ir.Value:
         return b.select(b.icmp_signed("<", exponent, zero), inverse, next_result)
 
     return shared(f, f"pow.{dtype.name}", [x, y], body, inline=False)
-
-

@@ -17,7 +17,7 @@ Body = Callable[..., ir.Value]
 
 
 def shared(f: ValueEmitter, name: str, arguments: Sequence[ir.Value], body: Body, *, inline: bool = True) -> ir.Value:
-    """Call `name` on the arguments; its result has the first one's type. body(emitter, *parameters) -> value defines it."""
+    """Call `name` on the arguments; its result has the first one's type. body(emitter, *parameters) gives its value."""
     full = f"rlx.{name}.{suffix(arguments[0].type)}"
     function = f.module.globals.get(full)
     if function is None:

@@ -1,8 +1,8 @@
 """log and log1p on f32 lanes.
 
-The argument is 2**k (1 + g) with 1 + g between sqrt(1/2) and sqrt(2); log(1 + g) = g - g**2 / 2 + g**3 P(g), the form of
-Cephes' logf, with a P of our own (minimax in relative error); k ln 2 is added in two parts. log1p finds k from 1 + x
-but g from x itself, so that nothing of a small x is lost.
+The argument is 2**k (1 + g) with 1 + g between sqrt(1/2) and sqrt(2); log(1 + g) = g - g**2 / 2 + g**3 P(g), the form
+of Cephes' logf, with a P of our own (minimax in relative error); k ln 2 is added in two parts. log1p finds k from 1 +
+x but g from x itself, so that nothing of a small x is lost.
 
 Bounds over all f32, measured: log 1 ulp, log1p 1.5 ulp. log(0) is -inf, of negative numbers NaN; denormals count.
 """
@@ -78,4 +78,3 @@ def _limits(f: ValueEmitter, result: ir.Value, argument: ir.Value, x: ir.Value) 
     zero = b.fcmp_ordered("==", argument, constant(argument.type, 0.0))
     below = b.select(f.less(argument, 0.0), constant(x.type, float("nan")), x)
     return b.select(usual, result, b.select(zero, constant(x.type, -inf), below))
-

@@ -1,9 +1,9 @@
 """Loop kernels: the grid, loops, vector loops, variables and branches.
 
-A vector loop runs a full vector of lanes at a time, `unroll` vectors in one turn. What is left over runs in vectors with
-a mask, on targets that mask loads and stores, and element by element elsewhere. Each of these is the same code on other
-values, and no product fuses with a sum except where an accumulation says so, so that an element's result does not depend
-on where in the loop it stood.
+A vector loop runs a full vector of lanes at a time, `unroll` vectors in one turn. What is left over runs in vectors
+with a mask, on targets that mask loads and stores, and element by element elsewhere. Each of these is the same code
+on other values, and no product fuses with a sum except where an accumulation says so, so that an element's result
+does not depend on where in the loop it stood.
 
 Accumulation across a vector loop goes to `unroll` vectors of partial results, combined at the end: pairwise, then lanes
 in a tree, then with the variable's value before. That order depends on the kernel and the target alone.
@@ -32,10 +32,17 @@ from rlx.codegen.kernel import (
     Var,
     While,
 )
-from rlx.codegen.llvm.body import Accumulation, accumulations, choose_lanes, is_vectorizable, memory_bits
+from rlx.codegen.llvm.body import (
+    Accumulation,
+    accumulations,
+    choose_lanes,
+    interleaving,
+    is_vectorizable,
+    memory_bits,
+)
 from rlx.codegen.llvm.frame import Cell
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I64, Value, constant, dtype_constant
+from rlx.codegen.llvm.types import I64, Value, constant, dtype_constant, real
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
 from rlx.ir.ops import precision
@@ -113,8 +120,8 @@ def _combined(f: FunctionEmitter, stmt: Accumulate, before: Value) -> Value:
     value = stmt.value
     fuses = stmt.op == "add" and stmt.var.dtype in (dtypes.f32, dtypes.f64) and f.target.has_fma
     if fuses and isinstance(value, Apply) and value.op == "mul":
-        a, b = (f.splat_value(f.value(x), lanes) for x in value.args)
-        return f.fma(a, b, before)
+        a, b = (f.splat(real(f.value(x)), lanes) for x in value.args)
+        return f.fma(a, b, real(before))
     return f.apply(stmt.op, [before, f.splat_value(f.value(value), lanes)], stmt.var.dtype)
 
 
@@ -142,13 +149,11 @@ def _loop(f: FunctionEmitter, loop: Loop) -> None:
 
 
 def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -> None:
-    unroll = max(1, loop.unroll)
     crossing = accumulations(loop.body)
+    unroll = loop.unroll if loop.unroll > 1 else interleaving(loop.body, crossing)
     if type(extent) is ir.Constant:
         unroll = max(1, min(unroll, extent.constant // lanes))
-    partials = [
-        {a.var.name: f.cell(f.splat_value(_identity(a), lanes)) for a in crossing} for _ in range(unroll)
-    ]
+    partials = [{a.var.name: f.cell(f.splat_value(_identity(a), lanes)) for a in crossing} for _ in range(unroll)]
     full = _whole_part(f, extent, unroll * lanes)
     if not _is_zero(full):
         with f.loop(I64(0), full, unroll * lanes) as index:
@@ -260,6 +265,4 @@ def _while(f: FunctionEmitter, stmt: While) -> None:
 def _uniform(f: FunctionEmitter, condition: Expr) -> ir.Value:
     if f.varies(condition):
         raise UnsupportedKernel("a branch's condition differs between lanes", where=f"kernel {f.kernel.label!r}")
-    value = f.value(condition)
-    assert isinstance(value, ir.Value)
-    return value
+    return real(f.value(condition))

@@ -19,6 +19,7 @@ from rlx.codegen.llvm.types import (
     lanes_of,
     like,
     memory_type,
+    real,
     suffix,
     undefined,
     vector,
@@ -108,7 +109,9 @@ class MemoryEmitter(ValueEmitter):
 
     # -- loads ---------------------------------------------------------------------------------------------------
 
-    def load_one(self, pointer: ir.Value, dtype: DType, mask: ir.Value | None = None, other: Value | None = None) -> Value:
+    def load_one(
+        self, pointer: ir.Value, dtype: DType, mask: ir.Value | None = None, other: Value | None = None
+    ) -> Value:
         """One element; where the i1 mask is false, `other` (zero without one) and no access."""
         type_ = memory_type(dtype)
         if mask is not None:
@@ -127,7 +130,7 @@ class MemoryEmitter(ValueEmitter):
     def load_lanes(
         self, pointer: ir.Value, dtype: DType, lanes: int, mask: ir.Value | None = None, other: Value | None = None
     ) -> Value:
-        """`lanes` neighbours, the first at `pointer`; `other` (zero without one) where the i1 lanes of mask are false."""
+        """`lanes` neighbours, the first at `pointer`; `other` (zero if there is none) where mask is false."""
         if lanes == 1:
             return self.load_one(pointer, dtype, mask, other)
         type_ = memory_type(dtype)
@@ -146,7 +149,7 @@ class MemoryEmitter(ValueEmitter):
         wide = vector(type_, lanes)
         if mask is None:
             return self.from_memory(self._load(pointer, wide, type_), dtype)
-        fill = constant(wide, 0) if other is None else self.to_memory(self.splat(other, lanes), dtype)
+        fill = constant(wide, 0) if other is None else self.to_memory(self.splat(real(other), lanes), dtype)
         return self.from_memory(self._masked_load(pointer, wide, type_, mask, fill), dtype)
 
     def load_strided(

@@ -13,7 +13,7 @@ from llvmlite import ir
 from rlx.codegen.llvm import complex_numbers, conversion, floats, integers
 from rlx.codegen.llvm.memory import MemoryEmitter
 from rlx.codegen.llvm.small_floats import narrow, widen
-from rlx.codegen.llvm.types import Complex, Value, is_small_float
+from rlx.codegen.llvm.types import Complex, Value, is_small_float, real
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
@@ -36,21 +36,22 @@ def apply_pointwise(f: MemoryEmitter, op: str, values: Sequence[Value], sources:
     match op:
         case "select":
             mask = values[0]
-            assert not isinstance(mask, Complex)
-            return f.select(mask, values[1], values[2])
+            return f.select(real(mask), values[1], values[2])
         case "convert":
             return conversion.convert(f, values[0], source, to)
         case "bitcast_convert":
-            return conversion.bitcast(f, _real(values[0]), source, to)
+            return conversion.bitcast(f, real(values[0]), source, to)
         case "complex":
             return Complex(values[0], values[1])
     result: Value | None
     if source.is_complex:
         result = complex_numbers.apply(f, op, [v for v in values if isinstance(v, Complex)], source)
     else:
-        result = _apply_real(f, op, [_real(v) for v in values], source, to)
+        result = _apply_real(f, op, [real(v) for v in values], source, to)
     if result is None:
-        raise UnsupportedKernel(f"no code for the primitive {op!r} on {source}", hint="the op's type rule refuses this dtype")
+        raise UnsupportedKernel(
+            f"no code for the primitive {op!r} on {source}", hint="the op's type rule refuses this dtype"
+        )
     return result
 
 
@@ -58,7 +59,7 @@ def _apply_real(f: MemoryEmitter, op: str, values: list[ir.Value], source: DType
     if source.is_float:
         return _apply_float(f, op, values, source, to)
     if op in _COMPARISONS:
-        return integers.compare(f, op, *values, source)
+        return integers.compare(f, op, values[0], values[1], source)
     if source.kind == "bool":
         return integers.boolean(f, op, values)
     return integers.integer(f, op, values, source)
@@ -68,17 +69,12 @@ def _apply_float(f: MemoryEmitter, op: str, values: list[ir.Value], source: DTyp
     small = is_small_float(source)
     if op == "nextafter":
         if small:
-            return floats.next_after(f, *values, source.bits, _LARGEST[source])
-        moved = floats.next_after(f, *(f.as_int(v) for v in values), source.bits, _LARGEST[source])
-        return f.as_float(moved)
+            return floats.next_after(f, values[0], values[1], source.bits, _LARGEST[source])
+        x, y = (f.as_int(v) for v in values)
+        return f.as_float(floats.next_after(f, x, y, source.bits, _LARGEST[source]))
     if small:
         values = [widen(f, v, source) for v in values]
     if op in _COMPARISONS:
         return floats.compare(f, op, *values)
     result = floats.floating(f, op, values)
     return narrow(f, result, to) if small and result is not None and to.is_float else result
-
-
-def _real(value: Value) -> ir.Value:
-    assert not isinstance(value, Complex)
-    return value

@@ -1,7 +1,8 @@
-"""pow on f32 lanes, computed in double precision: x**y = 2**(y log2 |x|), with the sign and the special cases of C's pow.
+"""pow on f32 lanes, in double precision: x**y = 2**(y log2 |x|), with the sign and the special cases of C's pow.
 
-log2 comes from atanh's series in t = (m - 1) / (m + 1), m between sqrt(1/2) and sqrt(2); both polynomials are minimax fits
-of our own, good to 2**-43 and 2**-40, so that the one rounding to f32 decides the result. Bound, measured: 1 ulp.
+log2 comes from atanh's series in t = (m - 1) / (m + 1), m between sqrt(1/2) and sqrt(2); both polynomials are minimax
+fits of our own, good to 2**-43 and 2**-40, so that the one rounding to f32 decides the result.
+Bound, measured: 1 ulp.
 """
 
 from __future__ import annotations
@@ -74,4 +75,3 @@ def _exp2(f: ValueEmitter, z: ir.Value) -> ir.Value:
     bits = f.as_int(shifted)
     exponent = b.shl(b.add(bits, constant(bits.type, 1023)), constant(bits.type, 52))
     return f.convert_float(b.fmul(f.polynomial(r, _EXP2), f.as_float(exponent)), F32)
-

@@ -77,9 +77,7 @@ def narrow(f: ValueEmitter, value: ir.Value, dtype: DType) -> ir.Value:
     odd = b.and_(b.lshr(size, constant(type_, shift)), constant(type_, 1))
     rounded = b.lshr(b.add(b.add(size, constant(type_, (1 << (shift - 1)) - 1)), odd), constant(type_, shift))
     normal = b.sub(rounded, constant(type_, (127 - form.bias) << form.mantissa))
-    normal = b.select(
-        b.icmp_signed(">", normal, constant(type_, form.largest)), constant(type_, form.overflow), normal
-    )
+    normal = b.select(b.icmp_signed(">", normal, constant(type_, form.largest)), constant(type_, form.overflow), normal)
     # Denormal results: adding a power of two whose last place is the format's smallest step rounds as wanted.
     step = 2.0 ** (1 - form.bias - form.mantissa)
     magic = constant(value.type, step * 2.0**23)
@@ -124,7 +122,9 @@ def wide_integer_to_f64(f: ValueEmitter, value: ir.Value, signed: bool) -> ir.Va
     type_ = like(F64, value.type)
     low = constant(value.type, (1 << 12) - 1)
     sticky = b.icmp_unsigned("!=", b.and_(value, low), constant(value.type, 0))
-    cut = b.or_(b.and_(value, constant(value.type, -(1 << 12))), b.shl(b.zext(sticky, value.type), constant(value.type, 11)))
+    cut = b.or_(
+        b.and_(value, constant(value.type, -(1 << 12))), b.shl(b.zext(sticky, value.type), constant(value.type, 11))
+    )
     if signed:
         size = b.select(b.icmp_signed("<", value, constant(value.type, 0)), b.neg(value), value)
     else:
@@ -136,5 +136,3 @@ def wide_integer_to_f64(f: ValueEmitter, value: ir.Value, signed: bool) -> ir.Va
 
 def _converts_f16(f: ValueEmitter) -> bool:
     return not f.target.is_x86 or f.target.has("f16c")
-
-

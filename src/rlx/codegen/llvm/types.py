@@ -1,8 +1,8 @@
 """How each dtype lies in memory and in registers.
 
-In registers a bool is an i1, i4 and u4 are an i8 that holds the value itself (sign or zero extended), f8, f16 and bf16
-are their bits as an integer (arithmetic widens them to f32 and rounds once), and a complex number is a pair `Complex` of
-floats. Everything else is what LLVM calls it. In memory a bool is a byte, a complex number is (re, im).
+In registers a bool is an i1, i4 and u4 are an i8 that holds the value itself (sign or zero extended), f8, f16 and
+bf16 are their bits as an integer (arithmetic widens them to f32 and rounds once), and a complex number is a pair
+`Complex` of floats. Everything else is what LLVM calls it. In memory a bool is a byte, a complex number is (re, im).
 A vector of lanes is an LLVM vector of the register type, for complex numbers a pair of vectors.
 """
 
@@ -42,6 +42,12 @@ class Complex(NamedTuple):
 
 
 Value = ir.Value | Complex
+
+
+def real(value: Value) -> ir.Value:
+    """A value that the caller knows is not complex."""
+    assert not isinstance(value, Complex)
+    return value
 
 
 def is_small_float(dtype: DType) -> bool:
@@ -163,9 +169,9 @@ def dtype_constant(dtype: DType, value: int | float | bool | complex) -> Value:
     type_ = register_type(dtype)
     if dtype.kind == "bool":
         return ir.Constant(I1, int(bool(value)))
+    assert not isinstance(value, complex)
     if dtype.is_integer:
         return ir.Constant(type_, int(value))
-    assert not isinstance(value, complex)
     if is_small_float(dtype):
         with np.errstate(all="ignore"):
             raw = np.asarray(value, np.float64).astype(dtype.numpy).tobytes()

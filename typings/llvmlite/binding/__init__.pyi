@@ -1,0 +1,6 @@
+from typing import Any
+
+ModuleRef = Any
+TargetMachine = Any
+
+def __getattr__(name: str) -> Any: ...
