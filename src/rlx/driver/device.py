@@ -19,9 +19,9 @@ _NAME = re.compile(r"([a-z][a-z0-9_]*)(?::(0|[1-9][0-9]{0,5}))?")
 
 @dataclass(frozen=True, order=True, init=False)
 class Device:
-    """One device: `Device("cpu")`, `Device("cuda:1")`, `Device("cuda", 1)`; a device makes itself. Hashable, ordered, picklable.
+    """One device: `Device("cpu")`, `Device("cuda:1")`, `Device("cuda", 1)`, or from another.
 
-    Printed as `kind:ordinal`. Raises DeviceNameError for a name that does not parse.
+    Frozen, hashable, ordered, picklable. Printed as `kind:ordinal`. Raises DeviceNameError for a name that does not parse.
     """
 
     kind: str
