@@ -111,7 +111,7 @@ _RULES: tuple[Callable[[Interval, int], tuple[int, ...]], ...] = (
     lambda v, _: (v.start - v.end, -v.size),
     lambda v, _: ((v.start - v.end) * v.size,),
 )
-_STEPS = 6000  # values placed, over all rules: some 40 ms
+_STEPS = 4000  # values placed, over all rules: some 30 ms
 
 
 class _Stack:
