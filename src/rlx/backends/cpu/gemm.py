@@ -19,7 +19,7 @@ from llvmlite import ir
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_operand import Panels, Rows
 from rlx.backends.cpu.gemm_plan import Blocks, Tile
-from rlx.backends.cpu.gemm_tile import UNROLL, TileCode, tile_function
+from rlx.backends.cpu.gemm_tile import TileCode, tile_function
 from rlx.backends.cpu.gemm_view import split_index
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I1, I64
@@ -76,13 +76,9 @@ class ProductKernel:
             a_fresh, b_fresh = (always, fresh) if self.blocks.panels_first else (fresh, always)
             a_at = self.a.block(e, rows_at, matrix, row, count, a_fresh)
             b_at = self.b.panel(e, panel_at, matrix, panel, column, b_fresh)
-            rest = self.rows % tile.rows
-            full = e.integer_mul(b.udiv(count, I64(tile.rows)), I64(tile.rows)) if rest else count
-            with e.loop(I64(0), full, tile.rows) as at:
-                self._tile(e, tile.rows, a_at, b_at, sums, matrix, row, at, column)
-            if rest:
-                with b.if_then(b.icmp_signed("<", full, count)):
-                    self._tile(e, rest, a_at, b_at, sums, matrix, row, full, column)
+            with e.loop(I64(0), count, tile.rows) as at:
+                height = self._tile(e, a_at, b_at, sums, at, count)
+                self.writer.write(e, sums, matrix, e.integer_add(row, at), height, column)
 
     def _count(self, e: FunctionEmitter, row: ir.Value, blocks: int) -> ir.Value:
         """Rows of the block that begins at `row`."""
@@ -93,29 +89,27 @@ class ProductKernel:
         return e.builder.select(whole, I64(self.blocks.rows), left)
 
     def _tile(
-        self,
-        e: FunctionEmitter,
-        height: int,
-        a: ir.Value,
-        b: ir.Value,
-        sums: ir.Value,
-        matrix: ir.Value,
-        row: ir.Value,
-        at: ir.Value,
-        column: ir.Value,
-    ) -> None:
-        code = TileCode(
-            self.dtype,
-            height,
-            self.tile.vectors,
-            self.a.row if height > 1 else 0,
-            self.a.k,
-            self.b.k,
-            self.depth % UNROLL == 0,
-        )
+        self, e: FunctionEmitter, a: ir.Value, b: ir.Value, sums: ir.Value, at: ir.Value, count: ir.Value
+    ) -> ir.Value:
+        """Compute the tile that begins `at` rows into a block of `count`; gives its height."""
+        most, rest = self.tile.rows, self.rows % self.tile.rows
         start = e.element_pointer(a, self.dtype, e.integer_mul(at, I64(self.a.row)))
-        e.builder.call(tile_function(e.module, self.target, code), [start, b, I64(self.depth), sums])
-        self.writer.write(e, sums, matrix, e.integer_add(row, at), height, column)
+
+        def call(height: int) -> None:
+            row = self.a.row if height > 1 else 0
+            code = TileCode(self.dtype, height, self.tile.vectors, row, self.a.k, self.b.k)
+            e.builder.call(tile_function(e.module, self.target, code), [start, b, I64(self.depth), sums])
+
+        if not rest:
+            call(most)
+            return I64(most)
+        left = e.builder.sub(count, at)
+        with e.builder.if_else(e.builder.icmp_signed("<", left, I64(most))) as (partial, whole):
+            with partial:
+                call(rest)
+            with whole:
+                call(most)
+        return e.intrinsic("smin", left, I64(most))
 
 
 def _aligned(nbytes: int) -> int:

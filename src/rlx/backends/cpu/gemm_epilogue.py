@@ -13,7 +13,6 @@ from math import prod
 
 from llvmlite import ir
 
-from rlx.backends.cpu.gemm_pack import by_fullness
 from rlx.backends.cpu.gemm_view import split_index
 from rlx.codegen.kernel import Apply, Const, Expr, Load, Memory, Var
 from rlx.codegen.llvm.function import FunctionEmitter
@@ -92,14 +91,20 @@ class TileWriter:
         column: ir.Value,
         lanes: int,
     ) -> None:
-        def emit(whole: bool) -> None:
-            for at in range(0, self.width, lanes):
-                first = e.integer_add(column, I64(at))
-                mask = None if whole else e.mask_for(e.builder.sub(I64(self.total), first), lanes)
-                trailing = split_index(e, first, sizes)
-                self._store(e, e.element_pointer(line, self.dtype, I64(at)), leading, trailing, mask, lanes)
+        b = e.builder
 
-        by_fullness(e, self.total, self.width, column, emit)
+        def store(at: ir.Value, mask: ir.Value | None) -> None:
+            trailing = split_index(e, e.integer_add(column, at), sizes)
+            self._store(e, e.element_pointer(line, self.dtype, at), leading, trailing, mask, lanes)
+
+        left = e.intrinsic("smin", b.sub(I64(self.total), column), I64(self.width))
+        tail = self.total % lanes
+        whole = b.and_(left, I64(-lanes)) if tail else left
+        with e.loop(I64(0), whole, lanes) as at:
+            store(at, None)
+        if tail:
+            with b.if_then(b.icmp_signed("<", whole, left)):
+                store(whole, e.mask_for(I64(tail), lanes))
 
     def _segments(
         self,

@@ -21,8 +21,8 @@ from rlx.codegen.llvm.values import ValueEmitter, function_attributes
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
 
-#: Steps of k that one turn of the tile's loop takes.
-UNROLL = 4
+#: Multiply-adds that hide the counting of one turn of the tile's loop.
+_TURN = 16
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,6 @@ class TileCode:
 
     rows, vectors: accumulators, rows by vectors of lanes.
     a_row, a_k: from one row, one k of a to the next; b_k: from one k of b to the next (a row of b is contiguous).
-    whole: k is a multiple of UNROLL, so that no tail is needed.
-    resume: begin with the sums that lie in c, not with zero.
     """
 
     dtype: DType
@@ -41,13 +39,15 @@ class TileCode:
     a_row: int
     a_k: int
     b_k: int
-    whole: bool
-    resume: bool = False
+
+    @property
+    def unroll(self) -> int:
+        """Steps of k that one turn of the loop takes; a tail takes them one at a time."""
+        return -(-_TURN // (self.rows * self.vectors))
 
     @property
     def name(self) -> str:
-        flags = ("w" if self.whole else "") + ("r" if self.resume else "")
-        return f"tile_{self.dtype.name}_{self.rows}x{self.vectors}_{self.a_row}_{self.a_k}_{self.b_k}{flags}"
+        return f"tile_{self.dtype.name}_{self.rows}x{self.vectors}_{self.a_row}_{self.a_k}_{self.b_k}"
 
 
 def registers(target: Target) -> int:
@@ -89,17 +89,13 @@ class _Tile:
 
     def emit(self) -> None:
         a, b, k, c = self.function.args
-        count = self.code.rows * self.code.vectors
-        if self.code.resume:
-            sums: list[ir.Value] = [self._load_vector(c, i * self.lanes) for i in range(count)]
-        else:
-            sums = [constant(self.vector, 0)] * count
-        if self.code.whole:
-            _, _, sums = self._loop(a, b, k, sums, UNROLL)
-        else:
-            turns = self.builder.and_(k, I64(-UNROLL))
-            a, b, sums = self._loop(a, b, turns, sums, UNROLL)
-            _, _, sums = self._loop(a, b, self.builder.sub(k, turns), sums, 1)
+        unroll = self.code.unroll
+        sums: list[ir.Value] = [constant(self.vector, 0)] * (self.code.rows * self.code.vectors)
+        if unroll > 1:
+            turns = self.builder.sub(k, self.builder.urem(k, I64(unroll)))
+            a, b, sums = self._loop(a, b, turns, sums, unroll)
+            k = self.builder.sub(k, turns)
+        _, _, sums = self._loop(a, b, k, sums, 1)
         for i, value in enumerate(sums):
             self.builder.store(value, self._at(c, i * self.lanes), align=self.size)
         self.builder.ret_void()
