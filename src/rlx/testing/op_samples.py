@@ -151,8 +151,12 @@ def _term_bounds(record: Op, sample: Sample, expected: Arrays) -> Arrays:
         eps = max((_accumulation_eps(x) for x in (*sample.arrays, *expected)), default=0.0)
         size = max((x.size for x in sample.arrays), default=1)
         if record.is_composite:
-            ulps = record.tolerance.ulps
-            return tuple(_largest(e) * (eps * (2 + np.sqrt(size) + ulps) + _eps(e) * ulps) for e in expected)
+            ulps, roots = record.tolerance.ulps, 2 + np.sqrt(size)
+            moves = _sensitivity(record, sample, eps)
+            return tuple(
+                _largest(e) * (eps * (roots + ulps) + _eps(e) * ulps) + roots * move
+                for e, move in zip(expected, moves, strict=True)
+            )
         magnitudes = _redo(record, sample, np.abs)
         # Done on ones, a sum counts its terms; a product does not, and may have as many as there are elements.
         counts = _redo(record, sample, np.ones_like)
@@ -167,6 +171,15 @@ def _redo(record: Op, sample: Sample, change: Callable[[np.ndarray], np.ndarray]
         attrs["preferred_dtype"] = f64
     arrays = tuple(np.real(change(_wide(x))) if _is_inexact(x) else x for x in sample.arrays)
     return evaluate_sample(record, Sample(arrays, attrs, sample.regions))
+
+
+def _sensitivity(record: Op, sample: Sample, eps: float) -> Arrays:
+    """How far each result moves, in f64, when operands move by eps of their size, each element by itself."""
+    rng = np.random.default_rng(0)
+    exact = _redo(record, sample, np.asarray)
+    moved = [_redo(record, sample, lambda x: x * (1 + eps * rng.choice((-1.0, 1.0), x.shape))) for _ in range(3)]
+    moves = [np.max([np.abs(m[i] - e) for m in moved], axis=0) for i, e in enumerate(exact)]
+    return tuple(np.where(np.isfinite(move), move, 0.0) for move in moves)
 
 
 def _wide(x: np.ndarray) -> np.ndarray:

@@ -176,8 +176,8 @@ def scatter(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     window = [1] * x.ndim
     for d, k in zip(window_dims, kept, strict=True):
         window[k] = updates.shape[d]
-    # Sums and products of floats in f64, rounded once at the end.
-    exact = combiner in ("set", "min", "max")
+    # Each sum or product of floats in f64, rounded at once: updates follow one another.
+    rounds = combiner in ("add", "mul") and dtype.is_float
     out = dict(zip(np.ndindex(*x.shape), x.reshape(-1) if combiner == "set" else scalars(x), strict=True))
     for index in sorted(np.ndindex(*updates.shape), key=lambda i: [i[d] for d in batch_dims]):
         begin = window_start(x, indices, tuple(index[d] for d in batch_dims), *maps)
@@ -190,14 +190,11 @@ def scatter(arrays: Arrays, attrs: Attrs) -> np.ndarray:
         if combiner in ("min", "max"):
             out[place] = extreme(combiner, dtype)(out[place], update)
         else:
-            out[place] = (
-                update if combiner == "set" else out[place] + update if combiner == "add" else out[place] * update
-            )
+            result = update if combiner == "set" else out[place] + update if combiner == "add" else out[place] * update
+            out[place] = round_to(result, dtype) if rounds else result
     if combiner == "set":
         return collect(x.shape, dtype, lambda i: out[i])
     values = list(out.values())
     if dtype.is_integer:
         values = [wrap(v, dtype) for v in values]
-    elif not exact and dtype.is_float:
-        values = [round_to(v, dtype) for v in values]
     return from_scalars(values, x.shape, dtype)

@@ -267,6 +267,6 @@ register(
         attrs={"axis": 1, "epsilon": 1e-5},
         expand=_expand_batch_norm,
         samples=_sample_batch_norm,
-        tolerance=Tolerance(ulps=16),
+        tolerance=_SUMS,
     )
 )

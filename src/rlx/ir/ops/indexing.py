@@ -292,10 +292,9 @@ def _combined(combiner: str, x: np.ndarray, flat: np.ndarray, updates: np.ndarra
             out = precision.order_key(x, nan_high=high).reshape(-1).copy()
             (np.maximum if high else np.minimum).at(out, flat, precision.order_key(updates, nan_high=high))
             return precision.from_order_key(out, x.dtype).reshape(x.shape)
-        wide = precision.accumulator(x.dtype)
-        out = x.astype(wide).reshape(-1)
-        (np.add if combiner == "add" else np.multiply).at(out, flat, updates.astype(wide))
-        return precision.rounded(out, x.dtype).reshape(x.shape)
+        out = x.reshape(-1).copy()  # updates come one after the other, and each rounds to x's dtype
+        (np.add if combiner == "add" else np.multiply).at(out, flat, updates)
+        return out.reshape(x.shape)
 
 
 def _scatter_samples(rng: np.random.Generator) -> Iterator[Sample]:
