@@ -177,7 +177,7 @@ def _counted(site: Site, body: ModelGraph, carried: list[Value], count: int) -> 
         return unrolled
     operands = list(scope.captures)
     region = b.region([*inner, index, *scope.captures.values()], outputs)
-    numbers = site.b.literal(np.arange(count, dtype=np.int64))
+    numbers = site.b.iota((count,), 0, dtypes.i64)
     return list(
         site.b.emit_many(
             "scan",

@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rlx.errors import InvalidModel, UnknownModelOp, nearest
+from rlx.errors import InvalidModel, RLXError, UnknownModelOp, nearest
 from rlx.frontends.onnx.node import REQUIRED, AttributeOfCall, DecodedModel, ModelFunction, ModelGraph, ModelNode
 from rlx.frontends.onnx.partial import FOLD_LIMIT, PartialBuilder
 from rlx.frontends.onnx.site import Outputs, Site, handlers
 from rlx.frontends.onnx.upgrade import upgrade
 from rlx.ir.graph import Value
 
+#: What Python and NumPy raise for attributes of the wrong kind, missing dimensions and sizes beyond memory.
+_FOREIGN_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 #: Bytes of floating-point data up to which a constant is part of the program; larger ones are parameters.
 SMALL_BYTES = 1024
 
@@ -113,13 +115,25 @@ class Scope:
         """Import nodes in order. Errors name the node they come from."""
         for node in nodes:
             with self.builder.at(node.location):
-                results = self._import_node(node)
+                results = self._import_checked(node)
                 outputs = (results,) if isinstance(results, Value) else results
                 for name, value in zip(node.outputs, outputs, strict=False):
                     if name:
                         if value is None:
                             raise InvalidModel(f"{node.full_name} has no rule for its output {name!r}")
                         self.bind(name, value)
+
+    def _import_checked(self, node: ModelNode) -> Outputs:
+        """`_import_node`, with Python's own complaints about a node's content turned into InvalidModel."""
+        try:
+            return self._import_node(node)
+        except RLXError:
+            raise
+        except _FOREIGN_ERRORS as error:
+            raise InvalidModel(
+                f"{node.full_name} node {node.location.name!r} has operands or attributes that do not fit: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _import_node(self, node: ModelNode) -> Outputs:
         function = self.model.functions.get((node.domain, node.op))

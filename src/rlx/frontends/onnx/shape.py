@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from rlx.frontends.onnx.partial import FOLD_LIMIT
 from rlx.frontends.onnx.site import Site, handles
 from rlx.frontends.onnx.tensors import dtype_of
 from rlx.ir import dtypes
@@ -264,7 +265,10 @@ def constant_of_shape(site: Site) -> Value:
 def range_(site: Site) -> Value:
     start, limit, step = (site.array(i, what).reshape(())[()] for i, what in enumerate(("start", "limit", "delta")))
     count = max(int(np.ceil((limit - start) / step)), 0)
-    return site.b.literal((start + np.arange(count) * step).astype(site[0].type.dtype.numpy))
+    dtype = site[0].type.dtype
+    if count <= FOLD_LIMIT:
+        return site.b.literal((start + np.arange(count) * step).astype(dtype.numpy))
+    return site.b.binary("add", site.b.binary("mul", site.b.iota((count,), 0, dtype), step), start)
 
 
 @handles("EyeLike")
