@@ -28,7 +28,7 @@ test-all: .venv-test/ready
 lint: .venv-lint/ready
 	.venv-lint/bin/ruff format --check .
 	.venv-lint/bin/ruff check .
-	.venv-lint/bin/basedpyright src/rlx/errors.py src/rlx/options.py src/rlx/ir src/rlx/driver src/rlx/runtime
+	.venv-lint/bin/basedpyright --pythonpath .venv-lint/bin/python src/rlx/errors.py src/rlx/options.py src/rlx/ir src/rlx/driver src/rlx/runtime
 	.venv-lint/bin/lint-imports
 
 bench: .venv-bench/ready
