@@ -210,6 +210,18 @@ class EventTimeout(DriverError, TimeoutError):
     code = "RLX-D019"
 
 
+class DeviceLost(DriverError, RuntimeError):
+    """A device stopped answering: reset, removed, or its driver crashed. What was on it is gone."""
+
+    code = "RLX-D050"
+
+
+class BindingLimit(DriverError, ValueError):
+    """A kernel would see more bytes of one tensor than the device lets a shader bind; says both numbers."""
+
+    code = "RLX-D051"
+
+
 # -- frontends -----------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,14 @@ from rlx.driver.fork import renew_in_child
 from rlx.errors import BrokenBackend, DeviceNotFound, DuplicateBackend, RLXError, nearest
 
 GROUP = "rlx.backends"
-BUILT_IN = {"cpu": "rlx.backends.cpu:backend", "reference": "rlx.backends.reference:backend"}
+BUILT_IN = {
+    "cpu": "rlx.backends.cpu:backend",
+    "reference": "rlx.backends.reference:backend",
+    "webgpu": "rlx.backends.webgpu:backend",
+    "metal": "rlx.backends.webgpu:metal",
+    "vulkan": "rlx.backends.webgpu:vulkan",
+    "dx12": "rlx.backends.webgpu:dx12",
+}
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
 
 

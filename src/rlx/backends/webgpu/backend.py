@@ -1,0 +1,68 @@
+"""GPUs through WebGPU as RLX devices: `webgpu`, and `metal`, `vulkan` and `dx12`, which keep to one API.
+
+Cheap to import: wgpu is loaded when a device is first asked for. Where it is missing there are no devices of these
+kinds. The compiler (`rlx.backends.webgpu.compiler`) is imported only when something must be compiled; an artefact holds
+WGSL, which the driver compiles when it is loaded.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from rlx.backends.webgpu.executable import WebGpuExecutable
+from rlx.backends.webgpu.gpu import Gpu, adapters, gpu
+from rlx.backends.webgpu.memory import WebGpuMemory
+from rlx.driver import Artifact, Device, DeviceProperties
+from rlx.errors import DriverError
+from rlx.options import Options
+
+
+class WebGpuBackend:
+    """Adapters of one API, or of any. See `rlx.driver.Backend`."""
+
+    compiler = "rlx.backends.webgpu.compiler"
+
+    def __init__(self, kind: str, api: str | None) -> None:
+        self.kind = kind
+        self._api = api
+        self.memory = cache(self._memory)
+
+    def device_count(self) -> int:
+        return len(adapters(self._api))
+
+    def properties(self, ordinal: int) -> DeviceProperties:
+        opened = self._gpu(ordinal)
+        info = opened.adapter.info
+        features: dict[str, bool | int | str] = {
+            "api": info["backend_type"],
+            "adapter": info["adapter_type"],
+            "driver": info["description"],
+        }
+        features |= {feature: True for feature in opened.features}
+        features |= dict(opened.limits)
+        return DeviceProperties(info["device"], self.memory(ordinal).capacity_bytes, features)
+
+    def _memory(self, ordinal: int) -> WebGpuMemory:
+        return WebGpuMemory(lambda: self._gpu(ordinal))
+
+    def target_key(self, device: Device, options: Options) -> dict[str, str]:
+        """WGSL depends on the language's extensions and on how many buffers a shader may bind, on nothing else."""
+        opened = self._gpu(device.ordinal)
+        bindings = opened.limits["max-storage-buffers-per-shader-stage"]
+        return {"features": ",".join(sorted(opened.features)), "bindings": str(bindings)}
+
+    def load(self, artifact: Artifact, device: Device, options: Options) -> WebGpuExecutable:
+        if artifact.backend not in KINDS:
+            raise DriverError(f"an artefact compiled for {artifact.backend!r} cannot run on {device}")
+        return WebGpuExecutable(artifact, device, options, self.memory(device.ordinal))
+
+    def _gpu(self, ordinal: int) -> Gpu:
+        return gpu(self._api, ordinal)
+
+
+#: What the entry points name.
+backend = WebGpuBackend("webgpu", None)
+metal = WebGpuBackend("metal", "Metal")
+vulkan = WebGpuBackend("vulkan", "Vulkan")
+dx12 = WebGpuBackend("dx12", "D3D12")
+KINDS = ("webgpu", "metal", "vulkan", "dx12")

@@ -1,0 +1,358 @@
+"""Statements and expressions of a kernel's body, as lines of WGSL.
+
+A shared expression becomes a `let` where it is first needed, and keeps it until a variable that it reads is assigned or
+a memory that it loads from is stored to, or its scope ends. i64 expressions that fit into i32 are computed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rlx.codegen.kernel import (
+    Accumulate,
+    Apply,
+    Assign,
+    Const,
+    Declare,
+    Expr,
+    If,
+    Let,
+    Load,
+    Local,
+    Loop,
+    Memory,
+    Stmt,
+    Store,
+    Var,
+    While,
+)
+from rlx.codegen.wgsl.interval import Interval, interval_of
+from rlx.codegen.wgsl.pointwise import apply_pointwise
+from rlx.codegen.wgsl.types import WgslTarget, decode, encode, is_packed, literal, register_type
+from rlx.errors import UnsupportedKernel
+from rlx.ir.dtypes import DType, i32, i64
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A memory: its array's name, whether elements are packed into words, atomic ones, and the first element's place."""
+
+    name: str
+    packed: bool
+    atomic: bool
+    base: int
+
+
+@dataclass(frozen=True)
+class _Shared:
+    name: str
+    variables: frozenset[str]
+    memories: frozenset[str]
+
+
+class BodyEmitter:
+    """Collects lines; see the module."""
+
+    def __init__(self, target: WgslTarget) -> None:
+        self.target = target
+        self.lines: list[str] = []
+        self._depth = 1
+        self._count = 0
+        self._places: dict[str, _Place] = {}
+        self._names: dict[str, tuple[str, bool]] = {}  # variable -> (WGSL name, whether it is an i32 for an i64)
+        self._intervals: dict[str, Interval] = {}
+        self._memo: dict[int, Interval | None] = {}
+        self._shared: list[dict[tuple[int, bool], _Shared]] = [{}]
+        self._keep: list[Expr] = []  # identities stay taken while the emitter lives
+
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    def line(self, text: str) -> None:
+        self.lines.append("  " * self._depth + text)
+
+    def bind_memory(self, memory: Memory, name: str, *, atomic: bool, base: int) -> None:
+        self._places[memory.name] = _Place(name, is_packed(memory.dtype), atomic, base)
+
+    def bind_index(self, var: Var, value: str, extent: int) -> None:
+        """`var` is a loop index below `extent`, whose value is an i32 expression."""
+        name = self._fresh("v")
+        self.line(f"let {name} = {value};")
+        self._set_index(var, name, extent)
+
+    def _set_index(self, var: Var, name: str, extent: int | None) -> None:
+        self._names[var.name] = (name, True)
+        self._intervals[var.name] = (0, max(0, (extent if extent is not None else (1 << 31) - 1) - 1))
+
+    def _fresh(self, letter: str) -> str:
+        self._count += 1
+        return f"{letter}{self._count}"
+
+    # -- statements ------------------------------------------------------------------------------------------------
+
+    def body(self, body: Sequence[Stmt]) -> None:
+        for stmt in body:
+            self._memo = {}
+            self._statement(stmt)
+
+    def split_body(self, lets: Sequence[Stmt], loop: Loop, index: str) -> None:
+        """The body of one iteration, which is `index`, after the lets before the loop."""
+        self.body(lets)
+        assert isinstance(loop.extent, Const)
+        self.bind_index(loop.var, index, int(loop.extent.value.real))
+        self.body(loop.body)
+
+    def _block(self, body: Sequence[Stmt]) -> None:
+        self._depth += 1
+        self._shared.append({})
+        self.body(body)
+        self._shared.pop()
+        self._depth -= 1
+
+    def _statement(self, stmt: Stmt) -> None:
+        match stmt:
+            case Loop():
+                self._loop(stmt)
+            case Let():
+                self._let(stmt)
+            case Declare():
+                name, value = self._fresh("m"), self.value(stmt.init)
+                self.line(f"var {name}: {register_type(stmt.var.dtype, self.target)} = {value};")
+                self._names[stmt.var.name] = (name, False)
+                self._intervals.pop(stmt.var.name, None)
+                self._forget({stmt.var.name}, set())
+            case Assign():
+                self.line(f"{self._names[stmt.var.name][0]} = {self.value(stmt.value)};")
+                self._forget({stmt.var.name}, set())
+            case Accumulate():
+                name, dtype = self._names[stmt.var.name][0], stmt.var.dtype
+                value = self.value(stmt.value)
+                result = apply_pointwise(stmt.op, (name, value), (dtype, dtype), dtype, self.target)
+                self.line(f"{name} = {result};")
+                self._forget({stmt.var.name}, set())
+            case Store():
+                self._store(stmt)
+            case If():
+                self.line(f"if ({self.value(stmt.condition)}) {{")
+                self._block(stmt.then)
+                if stmt.orelse:
+                    self.line("} else {")
+                    self._block(stmt.orelse)
+                self.line("}")
+            case While():
+                self._forget(*_effects(stmt.body))
+                self.line("loop {")
+                self._depth += 1
+                self._shared.append({})
+                self.line(f"if (!({self.value(stmt.condition)})) {{ break; }}")
+                self._shared.pop()
+                self._depth -= 1
+                self._block(stmt.body)
+                self.line("}")
+            case Local():
+                kind = register_type(stmt.memory.dtype, self.target)
+                name = self._fresh("l")
+                self.line(f"var {name}: array<{kind}, {max(1, stmt.elements)}>;")
+                self._places[stmt.memory.name] = _Place(name, False, False, 0)
+
+    def _loop(self, stmt: Loop) -> None:
+        self._forget(*_effects(stmt.body))
+        extent, bounds = self.index(stmt.extent), interval_of(stmt.extent, self._intervals, self._memo)
+        name = self._fresh("i")
+        self.line(f"for (var {name} = 0i; {name} < {extent}; {name} = {name} + 1i) {{")
+        self._set_index(stmt.var, name, bounds[1] if bounds else None)
+        self._forget({stmt.var.name}, set())
+        self._block(stmt.body)
+        self.line("}")
+        self._forget({stmt.var.name}, set())
+
+    def _let(self, stmt: Let) -> None:
+        bounds = interval_of(stmt.value, self._intervals, self._memo)
+        value = self.value(stmt.value) if bounds is None else self.index(stmt.value)
+        name = self._fresh("v")
+        self.line(f"let {name} = {value};")
+        self._names[stmt.var.name] = (name, bounds is not None)
+        if bounds is None:
+            self._intervals.pop(stmt.var.name, None)
+        else:
+            self._intervals[stmt.var.name] = bounds
+        self._forget({stmt.var.name}, set())
+
+    def _store(self, stmt: Store) -> None:
+        place = self._places[stmt.memory.name]
+        at, value = self._address(stmt.memory, stmt.index), self.value(stmt.value)
+        close = ""
+        if stmt.mask is not None:
+            self.line(f"if ({self.value(stmt.mask)}) {{")
+            close = "}"
+        if place.packed:
+            name, mask, (word, shift) = place.name, _mask(stmt.memory.dtype), self._word(stmt.memory.dtype, at)
+            bits = self._fresh("b")
+            self.line(f"let {bits} = ({encode(value, stmt.memory.dtype)}) & {mask}u;")
+            self.line(f"atomicAnd(&{name}[{word}], ~({mask}u << {shift}));")
+            self.line(f"atomicOr(&{name}[{word}], {bits} << {shift});")
+        else:
+            self.line(f"{place.name}[{at}] = {value};")
+        if close:
+            self.line(close)
+        self._forget(set(), {stmt.memory.name})
+
+    # -- expressions -----------------------------------------------------------------------------------------------
+
+    def value(self, e: Expr) -> str:
+        """The expression in its dtype's register."""
+        if isinstance(e, Const):
+            return literal(e.value, e.dtype, self.target)
+        if isinstance(e, Var):
+            name, narrow = self._names[e.name]
+            return self._wide(name) if narrow else name
+        if e.dtype is i64 and interval_of(e, self._intervals, self._memo) is not None:
+            return self._wide(self.index(e))
+        return self._once(e, False)
+
+    def index(self, e: Expr) -> str:
+        """An i64 expression as i32: exact where it fits, wrapped where it does not."""
+        if isinstance(e, Const):
+            return literal(e.value, i32, self.target)
+        if isinstance(e, Var):
+            name, narrow = self._names[e.name]
+            return name if narrow else f"i32({name})"
+        if interval_of(e, self._intervals, self._memo) is not None:
+            return self._once(e, True)
+        if isinstance(e, Apply) and e.op == "convert" and e.args[0].dtype.is_integer and e.args[0].dtype.bits <= 32:
+            return f"i32({self.value(e.args[0])})"
+        return f"i32({self.value(e)})"
+
+    def _wide(self, narrow: str) -> str:
+        register_type(i64, self.target)
+        return f"i64({narrow})"
+
+    def _once(self, e: Load | Apply, narrow: bool) -> str:
+        for scope in reversed(self._shared):
+            if (id(e), narrow) in scope:
+                return scope[id(e), narrow].name
+        text = self._load(e) if isinstance(e, Load) else self._apply(e, narrow)
+        name = self._fresh("t")
+        self.line(f"let {name} = {text};")
+        variables, memories = _reads(e)
+        self._keep.append(e)
+        self._shared[-1][id(e), narrow] = _Shared(name, variables, memories)
+        return name
+
+    def _apply(self, e: Apply, narrow: bool) -> str:
+        dtypes = [a.dtype for a in e.args]
+        if any(d is i64 for d in dtypes):
+            wide = [a for a in e.args if a.dtype is i64]
+            if narrow or all(interval_of(a, self._intervals, self._memo) is not None for a in wide):
+                if narrow or e.dtype is not i64:
+                    args = [self.index(a) if a.dtype is i64 else self.value(a) for a in e.args]
+                    return self._pointwise(e, args, [_narrowed(d) for d in dtypes], _narrowed(e.dtype))
+        return self._pointwise(e, [self.value(a) for a in e.args], dtypes, _narrowed(e.dtype) if narrow else e.dtype)
+
+    def _pointwise(self, e: Apply, args: list[str], sources: list[DType], to: DType) -> str:
+        if all(isinstance(a, Const) for a in e.args):
+            # Bound to names, so that nothing is folded while the shader compiles: folding refuses overflow.
+            named = []
+            for a in args:
+                name = self._fresh("c")
+                self.line(f"let {name} = {a};")
+                named.append(name)
+            args = named
+        elif to is i32 and e.op in ("div", "rem") and isinstance(e.args[1], Const) and e.args[1].value.real > 0:
+            return f"({args[0]} {'/' if e.op == 'div' else '%'} {args[1]})"
+        return apply_pointwise(e.op, args, sources, to, self.target)
+
+    def _load(self, e: Load) -> str:
+        place = self._places[e.memory.name]
+        at = self._address(e.memory, e.index)
+        if place.packed:
+            word, shift = self._word(e.memory.dtype, at)
+            bits = f"atomicLoad(&{place.name}[{word}])" if place.atomic else f"{place.name}[{word}]"
+            text = decode(f"(({bits} >> {shift}) & {_mask(e.memory.dtype)}u)", e.memory.dtype)
+        else:
+            text = f"{place.name}[{at}]"
+        if e.mask is None:
+            return text
+        # Out of bounds is no harm: every access is kept within the binding.
+        zero = literal(0, e.dtype, self.target)
+        other = self.value(e.other) if e.other is not None else zero
+        return f"select({other}, {text}, {self.value(e.mask)})"
+
+    def _word(self, dtype: DType, at: str) -> tuple[str, str]:
+        """Where a packed element lies: (word, shift)."""
+        name = self._fresh("p")
+        self.line(f"let {name} = u32({at});")
+        per = 4 // dtype.itemsize
+        return f"{name} >> {1 if per == 2 else 2}u", f"(({name} & {per - 1}u) * {8 * dtype.itemsize}u)"
+
+    def _address(self, memory: Memory, index: Sequence[Expr]) -> str:
+        base = self._places[memory.name].base
+        offset = memory.offset
+        if not isinstance(offset, int) or not all(isinstance(s, int) for s in memory.strides):
+            raise UnsupportedKernel(f"memory {memory.name} has strides known only at run time, WGSL needs them now")
+        terms = []
+        for stride, part in zip(memory.strides, index, strict=True):
+            if stride == 0 or (isinstance(part, Const) and part.value == 0):
+                continue
+            text = self.index(part)
+            terms.append(text if stride == 1 else f"{text} * {stride}")
+        if base + offset or not terms:
+            terms.append(str(base + offset))
+        return " + ".join(terms)
+
+    # -- sharing ---------------------------------------------------------------------------------------------------
+
+    def _forget(self, variables: Iterable[str], memories: Iterable[str]) -> None:
+        """Values read before are no longer those that the names stand for."""
+        changed, stored = set(variables), set(memories)
+        if not changed and not stored:
+            return
+        for scope in self._shared:
+            for key in [k for k, s in scope.items() if s.variables & changed or s.memories & stored]:
+                del scope[key]
+
+
+def _narrowed(dtype: DType) -> DType:
+    return i32 if dtype is i64 else dtype
+
+
+def _mask(dtype: DType) -> int:
+    return (1 << (8 * dtype.itemsize)) - 1
+
+
+def _reads(e: Expr) -> tuple[frozenset[str], frozenset[str]]:
+    """Variables and memories that an expression reads."""
+    variables: set[str] = set()
+    memories: set[str] = set()
+    seen: set[int] = set()
+    stack: list[Expr] = [e]
+    while stack:
+        part = stack.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Var):
+            variables.add(part.name)
+        elif isinstance(part, Apply):
+            stack += part.args
+        elif isinstance(part, Load):
+            memories.add(part.memory.name)
+            stack += part.index
+            stack += [x for x in (part.mask, part.other) if x is not None]
+    return frozenset(variables), frozenset(memories)
+
+
+def _effects(body: Sequence[Stmt]) -> tuple[set[str], set[str]]:
+    """Variables that statements bind or assign, and memories that they store to."""
+    variables: set[str] = set()
+    memories: set[str] = set()
+    for stmt in body:
+        if isinstance(stmt, Store | Local):
+            memories.add(stmt.memory.name)
+        elif isinstance(stmt, Let | Declare | Assign | Accumulate | Loop):
+            variables.add(stmt.var.name)
+        for part in ("body", "then", "orelse"):
+            more_variables, more_memories = _effects(getattr(stmt, part, ()))
+            variables |= more_variables
+            memories |= more_memories
+    return variables, memories
