@@ -6,8 +6,9 @@ A step list becomes JSON:
     ["branch", [space, offset], then, orelse]
     ["repeat", test, [space, offset], body]
 
-Spaces: "arena", "persistent", "inputN", "outputN", "parameterN". Offsets of bindings are multiples of 256 bytes; what is
-left over is part of the shader. A copy is a shader too, as WebGPU refuses to copy within one buffer.
+Spaces: "arena", "persistent", "inputN", "outputN", "parameterN". A binding is a whole virtual buffer, so its offset is a
+multiple of 256 bytes; where an argument starts within it is part of the shader. A copy is a shader too, as WebGPU
+refuses to copy within one buffer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlx.backends.webgpu.gpu import ALIGNMENT
-from rlx.codegen.kernel import Const, Kernel, Load, LoopKernel, Memory, Store, TemplateKernel, Var
+from rlx.codegen.kernel import Const, Kernel, Load, LoopKernel, Memory, Store, Var
 from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer
 from rlx.codegen.wgsl import Shader, WgslTarget, emit_kernel
 from rlx.driver.planner import Interval, plan_apart, plan_memory
@@ -100,16 +101,14 @@ class Planner:
         return self._launch(kernel, (step.source, step.destination))
 
     def _launch(self, kernel: Kernel, operands: Sequence[Operand]) -> list[Any]:
-        grid = kernel.grid if isinstance(kernel, TemplateKernel) else kernel.grid
-        if grid == 0 or (isinstance(grid, Const) and grid.value == 0):
+        if kernel.grid == 0 or (isinstance(kernel.grid, Const) and kernel.grid.value == 0):
             return []
         bindings, bases = [], []
         for memory, operand in zip(kernel.args, operands, strict=True):
-            space, offset = self._place(operand)
-            rest = offset % ALIGNMENT
-            size = -(-(operand.buffer.nbytes - operand.byte_offset + rest) // 4) * 4
-            bindings.append([space, offset - rest, max(size, 8)])
-            bases.append(rest // memory.dtype.itemsize)
+            # From the buffer's start, whatever the offset: a view may step backwards from it.
+            space, offset = self._place(Operand(operand.buffer))
+            bindings.append([space, offset, max(-(-operand.buffer.nbytes // 4) * 4, 8)])
+            bases.append(operand.byte_offset // memory.dtype.itemsize)
         shader = self._shader(kernel, tuple(bases))
         number = self._shaders.setdefault(shader.source, len(self._shaders))
         return [["launch", number, bindings, list(shader.workgroups), kernel.label]]

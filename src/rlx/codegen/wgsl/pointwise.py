@@ -179,6 +179,10 @@ def _convert(x: str, source: DType, to: DType, target: WgslTarget) -> str:
         if to is not dtypes.f32 and source.bits > 24:
             return f"rlx_round_{to}(rlx_odd_{have}({x}))"
         return wrapped(f"rlx_f32_{have}({x})" if source.bits == 64 else f"f32({x})", to)
+    if (have, want) == ("i32", "u64"):
+        return f"u64(i64({x}))"  # the extension of the sign, or of zeros, is the source's
+    if (have, want) == ("u32", "i64"):
+        return f"i64(u64({x}))"
     return wrapped(x if have == want else f"{want}({x})", to)
 
 
