@@ -54,6 +54,8 @@ def lower_while(scope: Scope, group: Group, lower: LowerScope) -> None:
     carries: list[View] = []
     for value, result in zip(node.inputs, node.outputs, strict=False):
         view = scope.allocate(result)
+        if not view.is_row_major:
+            view = scope.allocate_like(result.type, static)
         store_value(scope, value, view, label="copy", node=node, static=static)
         carries.append(view)
     views = carries + [_operand_view(scope, v) for v in node.inputs[count:]]
