@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from rlx.driver import Buffer, Device, Executable
+from rlx.driver.fork import renew_in_child
 from rlx.errors import (
     DTypeMismatch,
     MissingInput,
@@ -229,6 +230,10 @@ class CompiledModel:
         self._compile_for = compile_for
         self._programs: dict[tuple[tuple[str, tuple[int, ...]], ...], CompiledGraph] = {}
         self._last: CompiledGraph | None = None
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Make the lock anew; see `rlx.driver.fork`."""
         self._lock = threading.Lock()
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:

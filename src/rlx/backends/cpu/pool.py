@@ -17,6 +17,7 @@ import os
 import threading
 
 from rlx.backends.cpu.image import Image
+from rlx.driver.fork import renew_in_child
 
 MAILBOXES_AT = 256
 MAILBOX_BYTES = 128
@@ -30,6 +31,10 @@ class WorkerPool:
     """
 
     def __init__(self) -> None:
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Start without workers, on a block of its own: a parent's threads do not exist in its child."""
         self._block = (ctypes.c_char * (MAILBOXES_AT + MAILBOX_BYTES * MAX_WORKERS + 64))()
         self.address = -(-ctypes.addressof(self._block) // 64) * 64
         self._lock = threading.Lock()
@@ -83,10 +88,4 @@ def pool() -> WorkerPool:
     return _pool
 
 
-def _after_fork() -> None:
-    global _pool
-    _pool = WorkerPool()  # the parent's threads do not exist here, and its block may be half written
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(lambda: _pool.stop())
+atexit.register(_pool.stop)
