@@ -215,9 +215,9 @@ def test_transposed_convolutions_split_into_phases(runner) -> None:
     check(runner, Case(1, 4, 6, (5, 7), (4, 5), lhs=(2, 3), padding=((2, 2), (2, 4)), groups=2), extra=True)
     check(runner, Case(1, 4, 4, (5, 7), (2, 3), lhs=(2, 1), padding=((1, 1), (1, 1)), groups=4))
     check(runner, Case(1, 3, 4, (9,), (2,), lhs=(4,), padding=((3, 1),)), extra=True)
-    check(
-        runner, Case(1, 3, 4, (2, 3, 9), (2, 2, 2), lhs=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1)), dtype=dtypes.f16)
-    )
+    check(runner, Case(1, 3, 4, (3, 9), (2, 2), lhs=(2, 2), padding=((1, 3), (1, 3))))
+    check(runner, Case(1, 3, 4, (2, 3, 9), (2, 2, 2), lhs=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1))))
+    check(runner, Case(1, 3, 4, (3, 9), (2, 2), lhs=(2, 2), padding=SAME, dtype=dtypes.f16))
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
