@@ -63,9 +63,7 @@ def test_a_primitive_lowered_alone_gives_what_its_record_says(op: Op, fused: boo
         if op.name == "constant":
             expected = list(interpret(graph, {}).values())
         else:
-            expected = list(
-                interpret(graph, {f"x{i}": a for i, a in enumerate(sample.arrays)}).values()
-            )
+            expected = list(interpret(graph, {f"x{i}": a for i, a in enumerate(sample.arrays)}).values())
         program = Program(lower(graph, fuse=fused))
         for got, want in zip(program.run(*sample.arrays), expected, strict=True):
             assert_close(op, got, want)

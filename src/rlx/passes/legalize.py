@@ -89,9 +89,7 @@ def _scan(b: GraphBuilder, node: Node) -> tuple[Value, ...]:
     zero = body.constant(0, i64)
     parts = [_take(body, array, place, zero) for array in arrays]
     results = inline_graph(body, region, (*old, *parts, *free))
-    written = [
-        _put(body, into, value, place, zero) for into, value in zip(ys, results[carries:], strict=True)
-    ]
+    written = [_put(body, into, value, place, zero) for into, value in zip(ys, results[carries:], strict=True)]
     following = body.emit("add", step, body.constant(1, i64))
 
     start = b.constant(0, i64)

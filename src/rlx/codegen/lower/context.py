@@ -49,9 +49,7 @@ class ProgramContext:
 class Scope:
     """One graph being lowered into one step list. in_setup: the list runs in setup, so all its memory is persistent."""
 
-    def __init__(
-        self, program: ProgramContext, graph: Graph, steps: list[Step], *, in_setup: bool = False
-    ) -> None:
+    def __init__(self, program: ProgramContext, graph: Graph, steps: list[Step], *, in_setup: bool = False) -> None:
         self.program = program
         self.in_setup = in_setup
         self.graph = graph

@@ -87,9 +87,7 @@ def lower_while(scope: Scope, group: Group, lower: LowerScope) -> None:
         if following is not carry and carry.elements:
             body.steps.append(copy(following, carry, node.location))
     scope.emit(
-        Repeat(
-            tuple(test.steps), Operand(predicate.buffer, predicate.byte_offset), tuple(body.steps), node.location
-        ),
+        Repeat(tuple(test.steps), Operand(predicate.buffer, predicate.byte_offset), tuple(body.steps), node.location),
         static,
     )
     scope.views.update(zip(node.outputs, carries, strict=True))

@@ -5,8 +5,8 @@ phases: a phase is one pass over the row that accumulates reductions and stores 
 results. Softmax is three phases, layer normalisation two or three, a plain reduction one.
 
 Two ways to run a row. *Inside*: the row's elements are the vector loop; results are scalars. *Across*: where
-neighbouring rows, not neighbouring elements, lie side by side in memory, a piece of the last row dimension is the vector
-loop and results are short local arrays. Either way the order of a sum depends on the shape alone.
+neighbouring rows, not neighbouring elements, lie side by side in memory, a piece of the last row dimension is the
+vector loop and results are short local arrays. Either way the order of a sum depends on the shape alone.
 
 An element that is dear to compute and needed in a later phase is kept in local memory, if it fits and the row runs
 inside; one that is stored anyway is read back; anything else is computed again.
@@ -302,4 +302,3 @@ def _launch(
         location=location,
         sources=sources,
     )
-
