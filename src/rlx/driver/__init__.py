@@ -12,10 +12,12 @@ from rlx.driver.event import Event
 from rlx.driver.executable import Artifact, Executable
 from rlx.driver.handle import BufferHandle
 from rlx.driver.host_memory import HOST_MEMORY, HostMemory
+from rlx.driver.launch_trace import Launch, LaunchTrace
 from rlx.driver.memory import Block, DeviceMemory, MemoryStatistics, device_memory
 from rlx.driver.memory_map import memory_map
 from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 from rlx.driver.registry import Registry, registry
+from rlx.driver.semaphore import Semaphore
 from rlx.driver.stream import CommandStream
 
 __all__ = [
@@ -36,10 +38,13 @@ __all__ = [
     "Executable",
     "HostMemory",
     "Interval",
+    "Launch",
+    "LaunchTrace",
     "MemoryBackend",
     "MemoryPlan",
     "MemoryStatistics",
     "Registry",
+    "Semaphore",
     "certify",
     "device_memory",
     "memory_map",
