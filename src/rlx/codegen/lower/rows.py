@@ -244,12 +244,11 @@ def _runs_across(built: _Built, uses: Uses) -> bool:
         return False
     lane, inner = built.rows[-1], built.reduced[-1]
     score = 0
-    for terms in uses.addresses:
-        along_rows = along_row = 0
-        for atom, stride in terms:
-            along_rows += stride if atom is lane.var else 0
-            along_row += stride if atom is inner.var else 0
-        if along_rows == 1 and along_row != 1 and along_row != 0:
+    for memory, terms in uses.addresses:
+        if memory not in built.builder.args:
+            continue  # private memory adapts to either way
+        along_rows, along_row = uses.stride(terms, lane), uses.stride(terms, inner)
+        if along_rows == 1 and along_row not in (0, 1):
             score += 1
         elif along_row == 1:
             score -= 1
