@@ -10,13 +10,14 @@ from rlx.driver.certificate import certify
 from rlx.driver.device import HOST, Device
 from rlx.driver.event import Event
 from rlx.driver.executable import Artifact, Executable
-from rlx.driver.handle import BufferHandle
+from rlx.driver.handle import BufferHandle, load_handles, save_handles
 from rlx.driver.host_memory import HOST_MEMORY, HostMemory
 from rlx.driver.launch_trace import Launch, LaunchTrace
 from rlx.driver.memory import Block, DeviceMemory, MemoryStatistics, device_memory
 from rlx.driver.memory_map import memory_map
 from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 from rlx.driver.registry import Registry, registry
+from rlx.driver.safetensors import SafetensorsFile, open_safetensors, write_safetensors
 from rlx.driver.semaphore import Semaphore
 from rlx.driver.stream import CommandStream
 
@@ -44,11 +45,16 @@ __all__ = [
     "MemoryPlan",
     "MemoryStatistics",
     "Registry",
+    "SafetensorsFile",
     "Semaphore",
     "certify",
     "device_memory",
+    "load_handles",
     "memory_map",
+    "open_safetensors",
     "plan_apart",
     "plan_memory",
     "registry",
+    "save_handles",
+    "write_safetensors",
 ]
