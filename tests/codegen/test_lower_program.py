@@ -141,7 +141,7 @@ def test_what_parameters_decide_runs_in_setup_and_only_once() -> None:
     )  # fmt: skip
     stats = [b.parameter(n, np.abs(random(4)) + 0.1) for n in ("scale", "bias", "mean", "var")]
     graph = b.build([b.emit("relu", b.emit("batch_norm", conv, *stats, epsilon=1e-5))])
-    program, templates = lowered(graph)
+    program, _ = lowered(graph)
     assert labels(program.steps) == ["conv"]
     assert "pack" in labels(program.setup)
     assert any("rsqrt" in s.sources or "sqrt" in s.sources for s in program.setup if isinstance(s, Launch))
