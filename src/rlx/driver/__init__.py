@@ -7,6 +7,9 @@ from rlx.driver.arena import DeviceArena
 from rlx.driver.backend import Backend, CompilerModule, DeviceProperties, MemoryBackend
 from rlx.driver.buffer import Buffer
 from rlx.driver.certificate import certify
+from rlx.driver.command import Operand, Program
+from rlx.driver.command_buffer import CommandBuffer
+from rlx.driver.command_file import load_commands, save_commands
 from rlx.driver.device import HOST, Device
 from rlx.driver.event import Event
 from rlx.driver.executable import Artifact, Executable
@@ -29,6 +32,7 @@ __all__ = [
     "Block",
     "Buffer",
     "BufferHandle",
+    "CommandBuffer",
     "CommandStream",
     "CompilerModule",
     "Device",
@@ -44,17 +48,21 @@ __all__ = [
     "MemoryBackend",
     "MemoryPlan",
     "MemoryStatistics",
+    "Operand",
+    "Program",
     "Registry",
     "SafetensorsFile",
     "Semaphore",
     "certify",
     "device_memory",
+    "load_commands",
     "load_handles",
     "memory_map",
     "open_safetensors",
     "plan_apart",
     "plan_memory",
     "registry",
+    "save_commands",
     "save_handles",
     "write_safetensors",
 ]

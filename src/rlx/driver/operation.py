@@ -44,13 +44,16 @@ class Operation:
 
 
 def run_operation(
-    work: Work | Executable, inputs: Sequence[Buffer], outputs: Sequence[Buffer], name: str, where: str
+    work: Work | Executable, inputs: Sequence[Buffer], outputs: Sequence[Buffer], name: str, where: str, what: str = ""
 ) -> Operation:
-    """`work(inputs, outputs)`, or an executable's run. name: the work's own where empty. Raises BufferFreed."""
+    """`work(inputs, outputs)`, or an executable's run. Raises BufferFreed.
+
+    name: the work's own where empty. what: as a launch trace tells it; the name where empty.
+    """
     call = call_of(work)
     reads, writes = tuple(b.retain() for b in inputs), tuple(b.retain() for b in outputs)
     name = name or name_of(work)
-    return Operation("run", name, name, where, lambda: call(reads, writes), None, reads, writes)
+    return Operation("run", what or name, name, where, lambda: call(reads, writes), None, reads, writes)
 
 
 def copy_operation(destination: Buffer, source: Buffer, name: str, where: str) -> Operation:
