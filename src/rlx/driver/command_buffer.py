@@ -314,7 +314,7 @@ class CommandBuffer:
         return "\n".join([*lines, *(f"  {i:3} {command}" for i, command in enumerate(self.commands))])
 
     def diff(self, other: CommandBuffer) -> str:
-        """What differs, as a unified diff of the texts and a line for each other constant or graph; empty if nothing."""
+        """What differs: a unified diff of the texts, and a line for each constant or graph that is another."""
         one, two = str(self).splitlines(), str(other).splitlines()
         lines = list(difflib.unified_diff(one, two, self.name, other.name, lineterm="", n=2))
         for name in self.constants.keys() & other.constants.keys():
