@@ -124,7 +124,9 @@ class Maker:
     def joined(self, b: GraphBuilder, x: Value, depth: int) -> Value:
         axis = self.pick(*range(x.type.rank))
         other = b.emit("cumsum", x, dimension=axis) if self.pick(True, False) else b.emit("neg", x)
-        return self.small(b, b.emit("concatenate", *self.pick((x, other), (other, x), (other, x, other)), dimension=axis))
+        return self.small(
+            b, b.emit("concatenate", *self.pick((x, other), (other, x), (other, x, other)), dimension=axis)
+        )
 
     def index(self, b: GraphBuilder, limit: int) -> Value:
         return b.constant(np.array(self.rng.integers(-1, limit + 1), np.int32))
@@ -137,7 +139,9 @@ class Maker:
         sizes = tuple(self.pick(n, max(1, n // 2)) for n in x.type.sizes)
         window = b.emit("dynamic_slice", x, *starts, sizes=sizes)
         target = self.pick(x, b.emit("cumsum", x, dimension=0))
-        return self.small(b, b.emit("dynamic_update_slice", target, b.emit("neg", window), *reversed(starts[:0]), *starts))
+        return self.small(
+            b, b.emit("dynamic_update_slice", target, b.emit("neg", window), *reversed(starts[:0]), *starts)
+        )
 
     def take(self, b: GraphBuilder, x: Value, depth: int) -> Value:
         axis = self.pick(*range(x.type.rank))
