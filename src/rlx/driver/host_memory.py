@@ -103,7 +103,7 @@ def _array_address(array: np.ndarray) -> int:
 
 
 def _abi_holds() -> bool:
-    """Whether this interpreter lays arrays out so: then `id` is an address, and the pointers are where they should be."""
+    """Whether this interpreter lays arrays out so: `id` is an address, and each pointer is where it should be."""
     base = np.arange(12, dtype=np.int16).reshape(3, 4)
     return sys.implementation.name == "cpython" and all(
         _array_address(a) == a.__array_interface__["data"][0] for a in (base, base[1:, 2:], base[::-1])

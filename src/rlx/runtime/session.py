@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-
 import numpy as np
 
 from rlx.driver import Artifact, CompilerModule, Device
