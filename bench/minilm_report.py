@@ -69,7 +69,7 @@ def write_report(cells: Sequence[Cell], startup: Startup, *, rounds: int) -> str
         f"- {datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, {os.cpu_count()} processors, {supported_targets()[0]}, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"- {versions}",
-        f"- Load average at the end: {os.getloadavg()[0]:.1f}; alone, the measurements make it the thread count at most.",
+        f"- Load average at the end: {os.getloadavg()[0]:.1f}; alone, the measurements make at most the threads.",
         f"- Each time is the median over {rounds} processes of the median run in each; the spread is the least and the "
         "greatest of these medians. Systems took turns. All compute in f32 and gave the same embeddings within "
         f"{max(max(c.differences.values()) for c in cells):.1g}.",

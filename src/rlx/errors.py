@@ -180,6 +180,18 @@ class OutOfMemory(DriverError, MemoryError):
     code = "RLX-D014"
 
 
+class DeviceLost(DriverError, RuntimeError):
+    """A device stopped answering: reset, removed, or its driver crashed. What was on it is gone."""
+
+    code = "RLX-D050"
+
+
+class BindingLimit(DriverError, ValueError):
+    """A kernel would see more bytes of one tensor than the device lets a shader bind; says both numbers."""
+
+    code = "RLX-D051"
+
+
 class PlanError(DriverError, ValueError):
     """A memory plan's input or the plan itself breaks a rule; names the values."""
 
@@ -210,16 +222,58 @@ class EventTimeout(DriverError, TimeoutError):
     code = "RLX-D019"
 
 
-class DeviceLost(DriverError, RuntimeError):
-    """A device stopped answering: reset, removed, or its driver crashed. What was on it is gone."""
+class SemaphoreError(DriverError, ValueError):
+    """A semaphore was asked for a payload that does not grow or that 64 bits do not hold."""
 
-    code = "RLX-D050"
+    code = "RLX-D030"
 
 
-class BindingLimit(DriverError, ValueError):
-    """A kernel would see more bytes of one tensor than the device lets a shader bind; says both numbers."""
+class SemaphoreTimeout(DriverError, TimeoutError):
+    """A semaphore did not reach a value in the time given; says where it is."""
 
-    code = "RLX-D051"
+    code = "RLX-D031"
+
+
+class CommandError(DriverError, ValueError):
+    """A recording, or what it is replayed with, breaks a rule: a wrong binding, an unknown name, overlapping operands."""
+
+    code = "RLX-D032"
+
+
+class CommandFileError(CommandError):
+    """A file holds no recording: cut short, not of this format, or breaking a recording's rules."""
+
+    code = "RLX-D033"
+
+
+class TensorFileError(DriverError, ValueError):
+    """A safetensors file breaks its format's rules: an undefined dtype, wrong sizes, overlapping tensors."""
+
+    code = "RLX-D034"
+
+
+class TensorFileNotFound(TensorFileError, FileNotFoundError):
+    """The path of a safetensors file does not exist."""
+
+    code = "RLX-D035"
+
+
+class DamagedTensorFile(TensorFileError):
+    """A safetensors file is cut short, or its header does not decode."""
+
+    code = "RLX-D036"
+
+
+class UnsupportedTensor(TensorFileError, NotImplementedError):
+    """A safetensors file, or one to be written, has elements of a dtype that the other side does not know."""
+
+    code = "RLX-D037"
+
+
+class StateMismatch(DriverError, ValueError):
+    """A file of states lacks one that was asked for, or has it with another type; shows both."""
+
+    code = "RLX-D038"
 
 
 # -- frontends -----------------------------------------------------------------------------------------------------

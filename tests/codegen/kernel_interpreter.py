@@ -59,6 +59,7 @@ class Machine:
         self.arrays = dict(arrays)  # memory name -> (elements of the whole buffer, first element)
         self.env: dict[str, Any] = {}
         self.lanes: str | None = None
+        self.touched: dict[str, list[np.ndarray]] | None = None  # addresses by memory, where someone wants to know
 
     # -- expressions -----------------------------------------------------------------------------------------------
 
@@ -96,15 +97,21 @@ class Machine:
         at = np.asarray(base + self.address(e.memory, e.index, memo))
         if e.mask is None:
             assert (at >= 0).all() and (at < len(array)).all(), f"load outside {e.memory.name}: {at} of {len(array)}"
+            self._touch(e.memory, at)
             return array[at]
         mask = self.eval(e.mask, memo)
         at, mask = np.broadcast_arrays(at, mask)
         inside = at[mask]
         assert (inside >= 0).all() and (inside < len(array)).all(), f"masked load outside {e.memory.name}: {inside}"
+        self._touch(e.memory, inside)
         other = np.zeros((), array.dtype) if e.other is None else self.eval(e.other, memo)
         result = np.array(np.broadcast_to(other, at.shape))
         result[mask] = array[inside]
         return result
+
+    def _touch(self, memory: Memory, at: np.ndarray) -> None:
+        if self.touched is not None:
+            self.touched.setdefault(memory.name, []).append(np.ravel(at))
 
     # -- statements ------------------------------------------------------------------------------------------------
 
@@ -172,14 +179,23 @@ class Machine:
         assert (inside >= 0).all() and (inside < len(array)).all(), f"store outside {s.memory.name}: {inside}"
         if self.lanes is not None:
             assert len(np.unique(inside)) == inside.size, f"lanes store to one place of {s.memory.name}"
+        self._touch(s.memory, inside)
         array[inside] = value[mask]
 
 
-def run_kernel(kernel: LoopKernel, arrays: Mapping[str, tuple[np.ndarray, int]]) -> None:
-    """Every grid index of one kernel; arrays: argument name -> (elements of its buffer, first element)."""
+def run_kernel(
+    kernel: LoopKernel,
+    arrays: Mapping[str, tuple[np.ndarray, int]],
+    touched: dict[str, list[np.ndarray]] | None = None,
+) -> None:
+    """Every grid index of one kernel, in an order that means nothing, as threads would run them.
+
+    arrays: argument name -> (elements of its buffer, first element).
+    """
     grid = int(Machine(arrays).eval(kernel.grid))
-    for index in range(grid):
+    for index in np.random.default_rng(grid).permutation(grid):
         machine = Machine(arrays)
+        machine.touched = touched
         machine.env[kernel.index.name] = np.array(index, np.int64)
         machine.run(kernel.body)
 
@@ -257,12 +273,24 @@ class Program:
         }
         assert len(arrays) == len(kernel.args), f"argument names of {kernel.label} are not distinct"
         if isinstance(kernel, LoopKernel):
-            written = {o.buffer for m, o in zip(kernel.args, step.operands, strict=True) if m.writable}
-            read = {o.buffer for m, o in zip(kernel.args, step.operands, strict=True) if not m.writable}
-            assert written.isdisjoint(read), f"{kernel.label} reads what it writes through another argument"
-            run_kernel(kernel, arrays)
+            touched: dict[str, list[np.ndarray]] = {}
+            run_kernel(kernel, arrays, touched)
+            _assert_apart(kernel, step.operands, touched)
         else:
             kernel.emit(arrays)
+
+
+def _assert_apart(kernel: LoopKernel, operands: Sequence[Operand], touched: Mapping[str, list[np.ndarray]]) -> None:
+    """What is written through one argument is neither read nor written through another."""
+    spans = [
+        (memory, operand.buffer, np.unique(np.concatenate(touched[memory.name])) * memory.dtype.itemsize)
+        for memory, operand in zip(kernel.args, operands, strict=True)
+        if memory.name in touched
+    ]
+    for i, (memory, buffer, places) in enumerate(spans):
+        for other, its_buffer, its_places in spans[i + 1 :]:
+            if buffer is its_buffer and (memory.writable or other.writable):
+                assert np.intersect1d(places, its_places).size == 0, f"{kernel.label}: {memory.name} meets {other.name}"
 
 
 def _bytes(data: np.ndarray) -> np.ndarray:

@@ -347,10 +347,11 @@ def test_a_store_in_place_is_seen_by_the_loads_that_follow_it(run: Run) -> None:
 
 def test_a_value_bound_by_let_keeps_what_memory_held_then(run: Run) -> None:
     x, out, before = vector("x", writable=True), vector("out", writable=True), Var("before", f32)
+    now = Load(x, (I,))
     body = (
-        Let(before, Load(x, (I,))),
+        Let(before, now),
         Store(x, (I,), Const(0.0, f32)),
-        Store(out, (I,), op("add", before, Load(x, (I,)))),
+        Store(out, (I,), op("add", before, now)),
     )
     given, got = np.arange(1, 22, dtype=np.float32), np.zeros(21, np.float32)
     run(kernel((x, out), Loop(I, index(21), body, "vector")), given, got)

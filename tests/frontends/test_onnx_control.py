@@ -82,6 +82,23 @@ def test_a_weight_read_in_a_branch_is_a_parameter_of_the_whole_graph():
     np.testing.assert_allclose(out["y"], weights, rtol=1e-6)
 
 
+def test_weights_of_one_name_in_two_branches_stay_two_parameters():
+    rng = np.random.default_rng(1)
+    first, second = (rng.normal(size=(500,)).astype(np.float32) for _ in range(2))
+
+    def branch(name, data):
+        weights = [onnx.numpy_helper.from_array(data, "w")]
+        return helper.make_graph([helper.make_node("Mul", ["x", "w"], [name])], name, [], [info(name)], weights)
+
+    node = helper.make_node("If", ["flag"], ["y"], then_branch=branch("t", first), else_branch=branch("e", second))
+    graph = model([node], [info("x", F32, [500]), info("flag", BOOL, [])], [info("y")]).specialize()
+    verify(graph)
+    assert len(graph.parameters) == 2
+    for flag, data in ((True, first), (False, second)):
+        out = interpret(graph, {"x": np.ones(500, np.float32), "flag": np.array(flag)})
+        np.testing.assert_array_equal(out["y"], data)
+
+
 @pytest.mark.parametrize(("flag", "expected"), [(True, ["mul"]), (False, ["exp", "neg", "add"])])
 def test_a_known_condition_imports_the_branch_it_takes(flag, expected):
     graph = two_branches().specialize(values={"flag": np.array(flag)})

@@ -243,7 +243,9 @@ def test_a_run_stops_for_ctrl_c_and_the_program_stays_usable(session):
     region_body = body.build([body.emit("mul", body_x, body.constant(1.0, dtypes.f32))])
     b = GraphBuilder()
     start = b.input("x", state)
-    program = session.compile(b.build({"y": b.emit("while_loop", start, num_carry=1, regions=(region_test, region_body))}))
+    program = session.compile(
+        b.build({"y": b.emit("while_loop", start, num_carry=1, regions=(region_test, region_body))})
+    )
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     began = time.monotonic()
@@ -251,6 +253,33 @@ def test_a_run_stops_for_ctrl_c_and_the_program_stays_usable(session):
         program(x=np.float32(0))
     assert time.monotonic() - began < 20
     assert program(x=np.float32(3))["y"] == 3
+
+
+def test_compiling_stops_for_ctrl_c_without_leaving_files_and_can_be_done_again(tmp_path, x):
+    """The signal arrives at several moments of a compilation; whichever it hits, nothing half-done is left."""
+    from rlx.runtime import session as module
+
+    options = Options(cache=True, cache_dir=tmp_path / "cache")
+    interrupted = 0
+    for delay in (0.005, 0.03, 0.08, 0.15):
+        module._memory.clear()
+        timer = threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT))
+        try:
+            timer.start()
+            Session("cpu", options).compile(linear()[0])
+            timer.join()
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            interrupted += 1
+        left = list((tmp_path / "cache").glob("*")) if (tmp_path / "cache").exists() else []
+        assert all(path.suffix == ".rlxc" for path in left)
+        for path in left:
+            path.unlink()
+    assert interrupted == 4
+    module._memory.clear()
+    np.testing.assert_allclose(
+        Session("cpu", options).compile(linear()[0])(x=x)["y"], expected(x), rtol=1e-5, atol=1e-6
+    )
 
 
 CACHED = """

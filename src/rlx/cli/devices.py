@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rlx.cli.program import JsonOption
 from rlx.cli.terminal import print_json, print_note, print_table, size
 from rlx.driver import Device
@@ -28,14 +30,12 @@ def devices(as_json: JsonOption = False) -> None:
             }
         )
         return
-    rows = [
-        (device, p.name, size(p.memory_bytes), ", ".join(_feature(k, v) for k, v in p.features.items() if v))
-        for device, p in found
-    ]
+    rows = [(device, p.name, size(p.memory_bytes), ", ".join(feature_texts(p.features))) for device, p in found]
     print_table("devices", ("device", "name", ">memory", "features"), rows)
     for problem in problems:
         print_note(str(problem))
 
 
-def _feature(name: str, value: bool | int | str) -> str:
-    return name if value is True else f"{name}: {value}"
+def feature_texts(features: Mapping[str, bool | int | str]) -> list[str]:
+    """The features that a device has, one text each."""
+    return [name if value is True else f"{name}: {value}" for name, value in features.items() if value]

@@ -17,6 +17,7 @@ from importlib import metadata
 import numpy as np
 import typer
 
+from rlx.cli.devices import feature_texts
 from rlx.cli.exit_codes import ExitCode
 from rlx.cli.program import JsonOption
 from rlx.cli.terminal import print_json, print_note, print_table
@@ -56,11 +57,15 @@ def doctor(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"healthy": healthy, "findings": [asdict(f) for f in findings]})
     else:
-        rows = [("ok" if f.works else "MISSING" if f.needed else "no", f.subject, f.seen, f.mend) for f in findings]
+        rows = [(_state(f), f.subject, f.seen, "" if f.works else f.mend) for f in findings]
         print_table(f"rlx {__version__} on {platform.platform()}", ("", "what", "seen", "to mend it"), rows)
         print_note("everything needed works" if healthy else "something needed does not work: see MISSING above")
     if not healthy:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _state(finding: Finding) -> str:
+    return "ok" if finding.works else "MISSING" if finding.needed else "no"
 
 
 def examine() -> Iterator[Finding]:
@@ -101,12 +106,13 @@ def _program(device: Device) -> Finding:
         return Finding(f"device {device}", False, device.kind == "cpu", error.message, error.hint or "")
     except ImportError as error:
         return Finding(f"device {device}", False, device.kind == "cpu", str(error), "pip install --force-reinstall rlx")
-    seen = ", ".join(str(v) if v is not True else k for k, v in device.properties.features.items() if v)
+    properties = device.properties
+    seen = ", ".join([properties.name, *feature_texts(properties.features)])
     return Finding(
         f"device {device}",
         right,
         device.kind == "cpu",
-        f"{device.properties.name}: {seen}" if right else "a program gives a wrong answer",
+        seen if right else "a program gives a wrong answer",
         "" if right else "report this with the output of rlx doctor --json",
     )
 

@@ -7,15 +7,21 @@ from rlx.driver.arena import DeviceArena
 from rlx.driver.backend import Backend, CompilerModule, DeviceProperties, MemoryBackend
 from rlx.driver.buffer import Buffer
 from rlx.driver.certificate import certify
+from rlx.driver.command import Operand, Program
+from rlx.driver.command_buffer import CommandBuffer
+from rlx.driver.command_file import load_commands, save_commands
 from rlx.driver.device import HOST, Device
 from rlx.driver.event import Event
 from rlx.driver.executable import Artifact, Executable
-from rlx.driver.handle import BufferHandle
+from rlx.driver.handle import BufferHandle, load_handles, save_handles
 from rlx.driver.host_memory import HOST_MEMORY, HostMemory
+from rlx.driver.launch_trace import Launch, LaunchTrace
 from rlx.driver.memory import Block, DeviceMemory, MemoryStatistics, device_memory
 from rlx.driver.memory_map import memory_map
 from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 from rlx.driver.registry import Registry, registry
+from rlx.driver.safetensors import SafetensorsFile, open_safetensors, write_safetensors
+from rlx.driver.semaphore import Semaphore
 from rlx.driver.stream import CommandStream
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "Block",
     "Buffer",
     "BufferHandle",
+    "CommandBuffer",
     "CommandStream",
     "CompilerModule",
     "Device",
@@ -36,14 +43,26 @@ __all__ = [
     "Executable",
     "HostMemory",
     "Interval",
+    "Launch",
+    "LaunchTrace",
     "MemoryBackend",
     "MemoryPlan",
     "MemoryStatistics",
+    "Operand",
+    "Program",
     "Registry",
+    "SafetensorsFile",
+    "Semaphore",
     "certify",
     "device_memory",
+    "load_commands",
+    "load_handles",
     "memory_map",
+    "open_safetensors",
     "plan_apart",
     "plan_memory",
     "registry",
+    "save_commands",
+    "save_handles",
+    "write_safetensors",
 ]

@@ -1,13 +1,15 @@
 """Command streams: a device's work, in order, without waiting for it.
 
 Ordering. Operations of one stream run one after the other, in the order in which they were enqueued; operations of two
-streams are ordered only by `record` and `wait`. Enqueuing returns at once.
+streams are ordered only by semaphores and events. Enqueuing returns at once. A device may have any number of streams,
+and they run beside each other.
 Owner. A stream keeps what its pending operations touch: `Buffer.free` after enqueuing is safe, the bytes end when the
 operation is done.
-Failure. The first operation that fails stops the stream: what is behind it does not run, events recorded behind it
-fail, and each later wait (`synchronize`, `Event.wait`, another stream's) raises the same DeviceError, which names that
-operation and has its exception as `__cause__`. `reset` makes the stream usable again. An operation given to `run_now`
-reports to its caller alone, with its own exception.
+Failure. The first operation that fails stops the stream: what is behind it does not run, events and semaphores behind
+it fail, and each later wait (`synchronize`, `Event.wait`, `Semaphore.wait`, another stream's) raises the same
+DeviceError, which names that operation and the line that enqueued it, and has its exception as `__cause__`. `reset`
+makes the stream usable again, not what has failed with it. An operation given to `run_now` reports to its caller alone,
+with its own exception.
 Threads. Any thread may call anything. A worker thread starts with the first operation that is not run at once, never at
 import, and sleeps while the stream is idle. Operations run on that thread, or on the caller's (`run_now`).
 Fork. A forked child has an idle stream; work that was pending has failed there, and goes on in the parent.
@@ -20,8 +22,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -32,19 +35,23 @@ from rlx.driver.device import HOST, Device
 from rlx.driver.event import Event
 from rlx.driver.executable import Executable
 from rlx.driver.fork import renew_in_child
-from rlx.errors import DeviceError
-
-#: Work on buffers: called with (inputs, outputs).
-Work = Callable[[Sequence[Buffer], Sequence[Buffer]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    """What the worker takes. event: told how it went, even where the work is skipped because of a failure before."""
-
-    name: str
-    work: Callable[[], None] | None = None
-    event: Event | None = None
+from rlx.driver.launch_trace import LaunchTrace
+from rlx.driver.operation import (
+    Operation,
+    Work,
+    await_operation,
+    call_of,
+    call_site,
+    copy_operation,
+    fill_operation,
+    name_of,
+    record_operation,
+    run_operation,
+    signal_operation,
+    wait_operation,
+)
+from rlx.driver.semaphore import Semaphore
+from rlx.errors import DeviceError, DriverError, RLXError
 
 
 class _Queue:
@@ -52,8 +59,9 @@ class _Queue:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.pending: deque[_Operation] = deque()
+        self.pending: deque[Operation] = deque()
         self.failure: DeviceError | None = None
+        self.trace: LaunchTrace | None = None
         self.closed = False
         self.working = False  # the worker is inside an operation
         renew_in_child(self)
@@ -73,15 +81,23 @@ class _Queue:
     def idle(self) -> bool:
         return not (self.working or self.direct or self.pending)
 
-    def put(self, operation: _Operation) -> None:
+    def put(self, *operations: Operation) -> None:
+        """Enqueue them behind one another, with nothing in between."""
         with self.lock:
             if self.closed:
-                raise DeviceError(f"{operation.name} came after {self.name} was closed")
-            self.pending.append(operation)
-            if self.worker is None:
-                self.worker = threading.Thread(target=self.work, name=f"rlx {self.name}", daemon=True)
-                self.worker.start()
-            self.ready.notify()
+                error = DeviceError(f"{operations[0].name} came after {self.name} was closed")
+            else:
+                error = None
+                self.pending.extend(operations)
+                if self.worker is None:
+                    self.worker = threading.Thread(target=self.work, name=f"rlx {self.name}", daemon=True)
+                    self.worker.start()
+                self.ready.notify()
+        if error is not None:
+            for operation in operations:
+                if operation.settle is not None:
+                    operation.settle(error)
+            raise error
 
     def work(self) -> None:
         """The worker's loop."""
@@ -97,17 +113,22 @@ class _Queue:
             with self.lock:
                 self.working = False
 
-    def execute(self, operation: _Operation) -> None:
+    def execute(self, operation: Operation) -> None:
+        if self.trace is not None:
+            self.trace.add(operation, "begun" if self.failure is None else "skipped")
         if self.failure is None and operation.work is not None:
             try:
                 operation.work()
-            except DeviceError as error:  # came by an event: the operation that failed first keeps its name
+            except DeviceError as error:  # came from elsewhere: the operation that failed first keeps its name
                 self.failure = error
             except BaseException as error:  # noqa: BLE001  # whatever it is, it travels to those who wait
-                self.failure = DeviceError(f"{operation.name} failed: {type(error).__name__}: {error}")
+                what = error.message if isinstance(error, RLXError) else str(error)
+                self.failure = DeviceError(
+                    f"{operation.name} failed: {type(error).__name__}: {what}", where=operation.where
+                )
                 self.failure.__cause__ = error
-        if operation.event is not None:
-            operation.event.finish(self.failure)
+        if operation.settle is not None:
+            operation.settle(self.failure)
 
     def close(self) -> None:
         with self.lock:
@@ -127,42 +148,79 @@ class CommandStream:
     # -- enqueue ---------------------------------------------------------------------------------------------------
 
     def run(
-        self, work: Work | Executable, inputs: Sequence[Buffer] = (), outputs: Sequence[Buffer] = (), *, name: str = ""
+        self,
+        work: Work | Executable,
+        inputs: Sequence[Buffer] = (),
+        outputs: Sequence[Buffer] = (),
+        *,
+        name: str = "",
+        where: str = "",
     ) -> None:
         """Enqueue `work(inputs, outputs)`, or an executable's run.
 
-        name: as a failure tells it; the work's own where empty. Raises BufferFreed, DeviceError after `close`.
+        name: as a failure tells it; the work's own where empty. where: where it came from; the caller's line where
+        empty. Raises BufferFreed, DeviceError after `close`.
         """
-        call = _call_of(work)
-        reads, writes = [b.retain() for b in inputs], [b.retain() for b in outputs]
-        self._queue.put(_Operation(name or _name_of(work), lambda: call(reads, writes)))
+        self.enqueue(run_operation(work, inputs, outputs, name, where or call_site()))
 
     def copy(self, destination: Buffer, source: Buffer) -> None:
         """Enqueue `destination.copy_from(source)`. Raises BufferFreed, DeviceError after `close`."""
-        target, origin = destination.retain(), source.retain()
-        self._queue.put(_Operation(f"copy of {source.type}", lambda: target.copy_from(origin)))
+        self.enqueue(copy_operation(destination, source, "", call_site()))
 
     def fill(self, buffer: Buffer, value: complex | np.generic) -> None:
         """Enqueue `buffer.fill(value)`. Raises BufferFreed, DeviceError after `close`."""
-        target = buffer.retain()
-        self._queue.put(_Operation(f"fill of {buffer.type}", lambda: target.fill(value)))
+        self.enqueue(fill_operation(buffer, value, "", call_site()))
+
+    def signal(self, semaphore: Semaphore, value: int) -> None:
+        """Let the semaphore reach `value` when all that was enqueued is done; where that fails, the semaphore fails.
+
+        Raises SemaphoreError where no payload can be `value`, DeviceError after `close`.
+        """
+        self.enqueue(signal_operation(semaphore, value, "", call_site()))
+
+    def wait(self, point: Event | Semaphore, value: int | None = None) -> None:
+        """Let what is enqueued from now on begin after the event, or after the semaphore has reached `value`.
+
+        Raises EventError where the event was never recorded; SemaphoreError where no payload can be `value`;
+        DeviceError after `close`.
+        """
+        if isinstance(point, Event):
+            self.enqueue(await_operation(point, call_site()))
+        else:
+            self.enqueue(wait_operation(point, 1 if value is None else value, "", call_site()))
 
     def record(self, event: Event) -> Event:
         """Put the event behind all that was enqueued, and return it. Raises EventError where it was recorded before."""
         event.begin()
         queue = self._queue
         with queue.lock:
-            idle, failure = queue.idle, queue.failure
-        if idle:
+            at_once, failure = queue.idle and queue.trace is None, queue.failure
+        if at_once:
             event.finish(failure)
         else:
-            queue.put(_Operation(f"record of {event.name}", event=event))
+            queue.put(record_operation(event, call_site()))
         return event
 
-    def wait(self, event: Event) -> None:
-        """Let what is enqueued from now on begin after the event. Raises EventError where it was never recorded."""
-        event.check_recorded()
-        self._queue.put(_Operation(f"wait for {event.name}", event.wait))
+    def enqueue(self, *operations: Operation) -> None:
+        """Enqueue operations behind one another, with nothing of another thread between them.
+
+        Raises DeviceError after `close`.
+        """
+        if operations:
+            self._queue.put(*operations)
+
+    @contextmanager
+    def trace(self) -> Iterator[LaunchTrace]:
+        """Follow what is executed while the body runs. Raises DriverError where the stream is followed already."""
+        trace = LaunchTrace()
+        with self._queue.lock:
+            if self._queue.trace is not None:
+                raise DriverError(f"{self.name} has a launch trace already")
+            self._queue.trace = trace
+        try:
+            yield trace
+        finally:
+            self._queue.trace = None
 
     # -- now -------------------------------------------------------------------------------------------------------
 
@@ -172,14 +230,14 @@ class CommandStream:
         The work's exception is raised as it is, and does not fail the stream. Raises DeviceError where the stream has
         failed, BufferFreed.
         """
-        call = _call_of(work)
+        call = call_of(work)
         queue = self._queue
         with queue.lock:
-            behind = queue.working or queue.direct or queue.pending or queue.failure or queue.closed
+            behind = queue.working or queue.direct or queue.pending or queue.failure or queue.closed or queue.trace
             if not behind:
                 queue.direct = True
         if behind:
-            self._run_behind(call, inputs, outputs)
+            self._run_behind(call, inputs, outputs, name_of(work))
             return
         try:
             holds = [b.block for b in (*inputs, *outputs)]  # noqa: F841  # against free() meanwhile
@@ -190,19 +248,18 @@ class CommandStream:
                 if queue.pending:
                     queue.ready.notify()
 
-    def _run_behind(self, call: Work, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    def _run_behind(self, call: Work, inputs: Sequence[Buffer], outputs: Sequence[Buffer], name: str) -> None:
         failures: list[BaseException] = []
-        reads, writes = [b.retain() for b in inputs], [b.retain() for b in outputs]
 
-        def work() -> None:
+        def work(reads: Sequence[Buffer], writes: Sequence[Buffer]) -> None:
             try:
                 call(reads, writes)
             except BaseException as error:  # noqa: BLE001  # raised again by the caller, below
                 failures.append(error)
 
-        event = Event("run_now")
+        event, where = Event("run_now"), call_site()
         event.begin()
-        self._queue.put(_Operation("run_now", work, event))
+        self._queue.put(replace(run_operation(work, inputs, outputs, name, where), settle=event.finish))
         event.wait()
         if failures:
             raise failures[0]
@@ -241,11 +298,3 @@ class CommandStream:
 
     def __repr__(self) -> str:
         return f"<CommandStream {self.name}{'' if self.idle else ', busy'}{', failed' if self._queue.failure else ''}>"
-
-
-def _call_of(work: Work | Executable) -> Work:
-    return getattr(work, "run", None) or work  # type: ignore[return-value]  # asking the protocol takes 10 us
-
-
-def _name_of(work: object) -> str:
-    return getattr(work, "__qualname__", None) or type(work).__name__

@@ -57,6 +57,10 @@ class Model(ABC):
         where the model's content cannot be imported.
         """
 
+    def default(self, name: str, type: TensorType) -> np.ndarray | None:
+        """The value that input `name` of this type takes where a call leaves it out; None where it must be given."""
+        return None
+
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name}: {type}" for name, type in self.inputs.items())
         outputs = ", ".join(f"{name}: {type}" for name, type in self.outputs.items())

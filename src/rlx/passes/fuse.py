@@ -26,11 +26,8 @@ def fuse(graph: Graph, *, enabled: bool = True, static: frozenset[Value] = froze
     """
     if not enabled:
         outputs = set(graph.outputs)
-        return tuple(
-            group_of(node)
-            for node in graph.nodes
-            if node.op not in SHAPE_OPS or not outputs.isdisjoint(node.outputs)
-        )
+        alone = [n for n in graph.nodes if n.op not in SHAPE_OPS or not outputs.isdisjoint(n.outputs)]
+        return tuple(_ordered(graph, [group_of(node) for node in alone])[0])
     near = Neighbourhood(graph, static)
     groups = [grow_epilogue(near, n) for n in graph.nodes if n.op in ("dot_general", "conv_general")]
     groups += [grow_rows(near, n) for n in graph.nodes if n.op in REDUCTIONS and n not in near.grouped]

@@ -119,7 +119,7 @@ def grow_epilogue(near: Neighbourhood, product: Node) -> Group:
         if live == {node.output}:
             best = (len(members), node.output)
         # A value that the graph itself gives out stays live for ever: nothing beyond it can end in one value.
-        return not (live - {node.output} & near.outputs) and not (result in near.outputs)
+        return near.outputs.isdisjoint(live - {node.output})
 
     if result not in near.outputs:
         grow_forward(near, (result,), members, joins, joined)
@@ -256,7 +256,7 @@ class _RowGroup:
         self.members = sorted(members, key=near.position.__getitem__)
 
     def finish(self) -> Group:
-        """Drop members that nothing inside reads and that are free to compute elsewhere; what is left outside is stored."""
+        """Drop members that nothing inside reads and that cost nothing elsewhere; store what others read."""
         near = self.near
         members = set(self.members)
         for node in reversed(self.members):
@@ -274,9 +274,7 @@ class _RowGroup:
             stored[value] = None
         near.grouped.update(members)
         full = frozenset(v for v in self.full if near.graph.producers[v] in members)
-        return Group(
-            "rows", tuple(self.members), tuple(stored), space=self.space, reduced=self.reduced, full=full
-        )
+        return Group("rows", tuple(self.members), tuple(stored), space=self.space, reduced=self.reduced, full=full)
 
 
 def grow_rows(near: Neighbourhood, seed: Node) -> Group:

@@ -1,8 +1,9 @@
-"""Rewrites ops that lowering knows only through others: argmax and argmin, top_k, scan.
+"""Rewrites ops that lowering knows only through others: argmax and argmin, top_k, scan, reductions to few results.
 
 argmax is two reductions (the extreme, then the least position that holds it), which fuse like any others. top_k is a
 stable sort of values with their positions, cut off. A scan is a while_loop that counts steps, slices its operands and
-updates its stacked results in place.
+updates its stacked results in place. A reduction of very many elements to a few is done in two: the first
+reduces pieces, whose number depends on the shape alone, so that threads share the work and the order of the sum stays.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from rlx.ir.builder import GraphBuilder
-from rlx.ir.dtypes import bool_, i32, i64
+from rlx.ir.dtypes import bool_, f32, i32, i64
 from rlx.ir.graph import Graph, Node, Value
 from rlx.ir.types import TensorType
+from rlx.passes.group import REDUCTIONS
 from rlx.passes.rewrite import Rewriter, inline_graph, rewrite
 
 
@@ -28,6 +30,8 @@ def _visit(rewriter: Rewriter, node: Node) -> tuple[Value, ...] | None:
         return _top_k(rewriter, node)
     if node.op == "scan":
         return _scan(rewriter, node)
+    if node.op in REDUCTIONS:
+        return _in_pieces(rewriter, node)
     return None
 
 
@@ -46,6 +50,34 @@ def _arg_extreme(b: GraphBuilder, node: Node) -> Value:
     position = b.iota(shape, axis, dtype)
     beyond = b.full(shape, shape[axis], dtype)
     return b.emit("reduce_min", b.emit("select", hit, position, beyond), dimensions=(axis,))
+
+
+#: Reductions to at most FEW results of at least MANY elements each are done in pieces, about PIECES in all.
+FEW, MANY, PIECES = 4, 1 << 16, 32
+
+
+def _in_pieces(b: GraphBuilder, node: Node) -> tuple[Value, ...] | None:
+    (x,) = node.inputs
+    attrs: Any = node.attrs
+    results, shape = node.output.type.elements, x.type.sizes
+    if results > FEW or x.type.elements < MANY * max(results, 1):
+        return None
+    reduced = tuple(sorted(attrs["dimensions"]))
+    outer = next(d for d in reduced if shape[d] != 1)
+    pieces = max((p for p in range(2, 2 * PIECES + 1) if shape[outer] % p == 0), default=1)
+    if pieces < PIECES // 4:
+        return None
+    dtype = x.type.dtype
+    wide = f32 if dtype.is_float and dtype.bits < 32 and node.op in ("reduce_sum", "reduce_prod") else dtype
+    parts = b.emit(
+        "reshape",
+        b.convert(x, wide),
+        shape=(*shape[:outer], pieces, shape[outer] // pieces, *shape[outer + 1 :]),
+    )
+    within = tuple(d + (d >= outer) for d in reduced)
+    kept_before = sum(d not in reduced for d in range(outer))
+    partial = b.emit(node.op, parts, dimensions=within)
+    return (b.convert(b.emit(node.op, partial, dimensions=(kept_before,)), dtype),)
 
 
 def _top_k(b: GraphBuilder, node: Node) -> tuple[Value, ...]:
@@ -89,9 +121,7 @@ def _scan(b: GraphBuilder, node: Node) -> tuple[Value, ...]:
     zero = body.constant(0, i64)
     parts = [_take(body, array, place, zero) for array in arrays]
     results = inline_graph(body, region, (*old, *parts, *free))
-    written = [
-        _put(body, into, value, place, zero) for into, value in zip(ys, results[carries:], strict=True)
-    ]
+    written = [_put(body, into, value, place, zero) for into, value in zip(ys, results[carries:], strict=True)]
     following = body.emit("add", step, body.constant(1, i64))
 
     start = b.constant(0, i64)

@@ -2,7 +2,8 @@
 
 Values are judged from the last to the first, so that all the kernels in which one would be computed are known. A value
 is stored when it must be (it is an output, or an op reads it as memory), or when computing it again would cost more:
-an expensive op that several kernels, or a broadcast, would repeat; a cheap one whose operands are more bytes than itself.
+an expensive op that several kernels, or a broadcast, would repeat; a cheap one with more bytes of operands than of its
+own.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Rewriter(GraphBuilder):
             self._substitutes[old] = new
 
     def finish(self) -> Graph:
-        """The new graph, with the old one's inputs, parameters and output names; the old graph where nothing changed."""
+        """The new graph, with the old one's signature; the old graph itself where nothing changed."""
         outputs = tuple(self.resolve(v) for v in self.graph.outputs)
         old = self.graph
         if (

@@ -85,9 +85,7 @@ def _broadcast(b: Rewriter, node: Node) -> Value | None:
         return x
     if inner := _made_by(b, x, "broadcast_in_dim"):
         first: Any = inner.attrs["broadcast_dims"]
-        return b.emit(
-            "broadcast_in_dim", inner.inputs[0], shape=shape, broadcast_dims=tuple(dims[d] for d in first)
-        )
+        return b.emit("broadcast_in_dim", inner.inputs[0], shape=shape, broadcast_dims=tuple(dims[d] for d in first))
     if x.type.rank and x.type.elements == node.output.type.elements and dims == tuple(sorted(dims)):
         return _reshaped(b, x, shape)
     if x.type.rank and x.type.elements == 1:
@@ -108,8 +106,7 @@ def _slice(b: Rewriter, node: Node) -> Value | None:
             starts.append(start + further * stride)
             strides.append(stride * step)
         limits = tuple(
-            s + (n - 1) * t + 1 if n else s
-            for s, t, n in zip(starts, strides, node.output.type.sizes, strict=True)
+            s + (n - 1) * t + 1 if n else s for s, t, n in zip(starts, strides, node.output.type.sizes, strict=True)
         )
         return b.emit("slice", inner.inputs[0], starts=tuple(starts), limits=limits, strides=tuple(strides))
     if inner := _made_by(b, x, "concatenate"):

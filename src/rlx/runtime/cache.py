@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlx.driver import Artifact
+from rlx.driver.fork import renew_in_child
 
 MAGIC = b"RLXCACHE1\0\0\0\0\0\0\0"
 SUFFIX = ".rlxc"
@@ -43,6 +44,10 @@ class MemoryCache:
     def __init__(self, limit: int = MEMORY_BYTES) -> None:
         self._limit = limit
         self._entries: OrderedDict[str, Artifact] = OrderedDict()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Make the lock anew; see `rlx.driver.fork`."""
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Artifact | None:

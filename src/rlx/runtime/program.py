@@ -16,7 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rlx.driver import Buffer, Device, Executable
+from rlx.driver import Buffer, CommandStream, Device, Executable
+from rlx.driver.fork import renew_in_child
+from rlx.driver.host_memory import array_address
 from rlx.errors import (
     DTypeMismatch,
     MissingInput,
@@ -30,6 +32,7 @@ from rlx.ir import Dim, TensorType
 from rlx.runtime.report import Report, make_report
 
 Array = Any  # what np.asarray takes
+_DENSE = 0x1 | 0x100  # NumPy's flags of arrays that are C-contiguous and aligned to their elements
 
 
 @runtime_checkable
@@ -45,9 +48,19 @@ class CompiledGraph:
     """One program on one device, with fixed sizes.
 
     inputs, outputs: names -> types, in the model's order. report: what the compiler did.
+    Inputs for which the model has a default may be left out of a call.
     """
 
-    def __init__(self, executable: Executable, device: Device, *, source: str, cache: str, seconds: float) -> None:
+    def __init__(
+        self,
+        executable: Executable,
+        device: Device,
+        *,
+        source: str,
+        cache: str,
+        seconds: float,
+        defaults: Mapping[str, np.ndarray],
+    ) -> None:
         self.device = device
         self.inputs: dict[str, TensorType] = dict(executable.inputs)
         self.outputs: dict[str, TensorType] = dict(executable.outputs)
@@ -55,6 +68,7 @@ class CompiledGraph:
         self._executable: Executable | None = executable
         self._addresses = executable.run_addresses if isinstance(executable, HostExecutable) else None
         self._source = source
+        self._defaults = dict(defaults)
         self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]
         self._results = [(name, t.sizes, t.dtype.numpy) for name, t in self.outputs.items()]
 
@@ -68,8 +82,16 @@ class CompiledGraph:
         out: writable C-contiguous arrays (or buffers) to write into, for some or all outputs.
         Raises MissingInput, UnknownInput, ShapeMismatch or DTypeMismatch before anything runs; ProgramClosed.
         """
+        if out is None and self._addresses is not None:
+            results = self._run_quickly(inputs, self._addresses)
+            if results is not None:
+                return results
+        if self._defaults:
+            inputs = self._with_defaults(inputs)
         if any(isinstance(v, Buffer) for v in inputs.values()):
-            return self._run_buffers(inputs, out or {})
+            feeds, sinks = self._buffers(inputs, out or {})
+            self._open().run(feeds, sinks)
+            return dict(zip(self.outputs, sinks, strict=True))
         arrays = [self._array(name, shape, dtype, inputs) for name, shape, dtype in self._expected]
         if len(inputs) != len(arrays):
             self._refuse_unknown(inputs)
@@ -80,7 +102,7 @@ class CompiledGraph:
             arrays = [a.copy() if any(np.may_share_memory(a, o) for o in given.values()) else a for a in arrays]
         executable = self._open()
         if self._addresses is not None:
-            self._addresses([a.ctypes.data for a in (*arrays, *results.values())])
+            self._addresses([array_address(a) for a in (*arrays, *results.values())])
         else:
             feeds = [Buffer.from_numpy(a).to(self.device) for a in arrays]
             sinks = [Buffer.empty(t, self.device) for t in self.outputs.values()]
@@ -88,6 +110,26 @@ class CompiledGraph:
             for sink, result in zip(sinks, results.values(), strict=True):
                 Buffer.from_numpy(result).copy_from(sink)
         return results
+
+    def submit(
+        self, inputs: Mapping[str, Buffer], stream: CommandStream, out: Mapping[str, Buffer] | None = None
+    ) -> dict[str, Buffer]:
+        """Enqueue one run on a stream of the program's device, and return the outputs at once, not yet written.
+
+        The stream keeps inputs and outputs until the run is done; what reads the outputs is ordered behind it.
+        out: buffers to write into, for some or all outputs. Raises as `run`, before anything is enqueued; DeviceError
+        where the stream was closed, ShapeMismatch where it belongs to another device.
+        """
+        if stream.device != self.device:
+            raise ShapeMismatch(f"{stream.name} belongs to {stream.device}, the program runs on {self.device}")
+        feeds, sinks = self._buffers(inputs, out or {})
+        stream.run(self._open(), feeds, sinks, name=f"a run of {self}", where=self._where() or "")
+        return dict(zip(self.outputs, sinks, strict=True))
+
+    @property
+    def executable(self) -> Executable:
+        """What streams and command buffers run; it belongs to the program. Raises ProgramClosed."""
+        return self._open()
 
     def close(self) -> None:
         """Free the program's code and memory; calls after it raise ProgramClosed."""
@@ -107,6 +149,30 @@ class CompiledGraph:
         outputs = ", ".join(f"{n}: {t}" for n, t in self.outputs.items())
         return f"<CompiledGraph ({inputs}) -> ({outputs}) on {self.device}>"
 
+    def _run_quickly(
+        self, inputs: Mapping[str, Array], run: Callable[[Sequence[int]], None]
+    ) -> dict[str, np.ndarray] | None:
+        """The common call, arrays that fit as they are; None where anything is unusual, and nothing has run."""
+        if len(inputs) != len(self._expected):
+            return None
+        addresses = []
+        for name, shape, dtype in self._expected:
+            array = inputs.get(name)
+            if (
+                type(array) is not np.ndarray
+                or array.dtype != dtype
+                or array.shape != shape
+                or array.flags.num & _DENSE != _DENSE
+            ):
+                return None
+            addresses.append(array_address(array))
+        results = {}
+        for name, shape, dtype in self._results:
+            results[name] = result = np.empty(shape, dtype)
+            addresses.append(array_address(result))
+        run(addresses)
+        return results
+
     def _open(self) -> Executable:
         if self._executable is None:
             raise ProgramClosed("the program was closed", where=self._where())
@@ -114,6 +180,13 @@ class CompiledGraph:
 
     def _where(self) -> str | None:
         return f"compiled from {self._source}" if self._source else None
+
+    def _with_defaults(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        on_device = any(isinstance(v, Buffer) for v in inputs.values())
+        left_out = {name: array for name, array in self._defaults.items() if name not in inputs}
+        if on_device:
+            return {**inputs, **{n: Buffer.from_numpy(a).to(self.device) for n, a in left_out.items()}}
+        return {**inputs, **left_out}
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: np.dtype, inputs: Mapping[str, Array]) -> np.ndarray:
         try:
@@ -171,7 +244,7 @@ class CompiledGraph:
                 raise ShapeMismatch(f"out[{name!r}] overlaps another output", where=self._where())
         return given
 
-    def _run_buffers(self, inputs: Mapping[str, Any], out: Mapping[str, Any]) -> dict[str, Any]:
+    def _buffers(self, inputs: Mapping[str, Any], out: Mapping[str, Any]) -> tuple[list[Buffer], list[Buffer]]:
         self._refuse_unknown(inputs)
         feeds: list[Buffer] = []
         for name, type in self.inputs.items():
@@ -193,8 +266,7 @@ class CompiledGraph:
                 buffer = Buffer.empty(type, self.device)
             self._check_buffer(f"out[{name!r}]", buffer, type)
             sinks.append(buffer)
-        self._open().run(feeds, sinks)
-        return dict(zip(self.outputs, sinks, strict=True))
+        return feeds, sinks
 
     def _check_buffer(self, what: str, buffer: Buffer, type: TensorType) -> None:
         if buffer.device != self.device:
@@ -229,6 +301,10 @@ class CompiledModel:
         self._compile_for = compile_for
         self._programs: dict[tuple[tuple[str, tuple[int, ...]], ...], CompiledGraph] = {}
         self._last: CompiledGraph | None = None
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Make the lock anew; see `rlx.driver.fork`."""
         self._lock = threading.Lock()
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:
@@ -245,8 +321,9 @@ class CompiledModel:
             name: value.type.sizes if isinstance(value, Buffer) else tuple(np.shape(value))
             for name, value in inputs.items()
         }
+        told = {d for name in shapes for d in (self.inputs[name].shape if name in self.inputs else ())}
         for name, type in self.inputs.items():
-            if name not in shapes and any(isinstance(d, Dim) for d in type.shape):
+            if name not in shapes and any(isinstance(d, Dim) and d not in told for d in type.shape):
                 expected = ", ".join(f"{n}: {t}" for n, t in self.inputs.items())
                 raise MissingInput(f"input {name!r} is missing", hint=f"the model expects: {expected}")
         key = tuple(sorted(shapes.items()))

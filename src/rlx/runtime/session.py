@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 
 from rlx.driver import Artifact, CompilerModule, Device
 from rlx.errors import IRError
@@ -33,6 +34,8 @@ class Specializable(Protocol):
     outputs: Mapping[str, TensorType]
 
     def specialize(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph: ...
+
+    def default(self, name: str, type: TensorType) -> np.ndarray | None: ...
 
 
 _memory = MemoryCache()
@@ -61,8 +64,11 @@ class Session:
         sizes = {name: tuple(int(d) for d in shape) for name, shape in (shapes or {}).items()}
 
         def compile_for(given: Mapping[str, tuple[int, ...]]) -> CompiledGraph:
-            closed = _with_sizes(model, given) if isinstance(model, Graph) else model.specialize(given)
-            return self._compile_graph(closed)
+            if isinstance(model, Graph):
+                return self._compile_graph(_with_sizes(model, given), {})
+            graph = model.specialize(given)
+            defaults = {name: model.default(name, type) for name, type in graph.input_types.items()}
+            return self._compile_graph(graph, {name: array for name, array in defaults.items() if array is not None})
 
         inputs, outputs = (
             (model.input_types, model.output_types) if isinstance(model, Graph) else (model.inputs, model.outputs)
@@ -87,14 +93,16 @@ class Session:
             return "miss: the disk cache is off"
         return self._disk.explain(self.cache_key(graph))
 
-    def _compile_graph(self, graph: Graph) -> CompiledGraph:
+    def _compile_graph(self, graph: Graph, defaults: Mapping[str, np.ndarray]) -> CompiledGraph:
         start = time.perf_counter()
         artifact, cache = self._artifact(graph)
         executable = self._backend.load(artifact, self.device, self.options)
         if graph.parameters:
             executable.bind_parameters({p.name: p.data for p in graph.parameters})
         seconds = time.perf_counter() - start
-        return CompiledGraph(executable, self.device, source=graph.source, cache=cache, seconds=seconds)
+        return CompiledGraph(
+            executable, self.device, source=graph.source, cache=cache, seconds=seconds, defaults=defaults
+        )
 
     def _artifact(self, graph: Graph) -> tuple[Artifact, str]:
         parts = self.cache_key(graph)

@@ -209,6 +209,17 @@ def test_groups_and_transposed_convolutions(runner) -> None:
     check(runner, Case(1, 4, 6, (5, 7), (3, 3), lhs=(3, 2), strides=(2, 1), padding=SAME))
 
 
+def test_transposed_convolutions_split_into_phases(runner) -> None:
+    check(runner, Case(1, 5, 6, (7, 20), (2, 2), lhs=(2, 2), padding=((1, 1), (1, 1))), extra=True, split=3)
+    check(runner, Case(2, 5, 6, (7, 20), (3, 3), lhs=(2, 2), padding=((1, 2), (1, 2))), extra=True)
+    check(runner, Case(1, 4, 6, (5, 7), (4, 5), lhs=(2, 3), padding=((2, 2), (2, 4)), groups=2), extra=True)
+    check(runner, Case(1, 4, 4, (5, 7), (2, 3), lhs=(2, 1), padding=((1, 1), (1, 1)), groups=4))
+    check(runner, Case(1, 3, 4, (9,), (2,), lhs=(4,), padding=((3, 1),)), extra=True)
+    check(runner, Case(1, 3, 4, (3, 9), (2, 2), lhs=(2, 2), padding=((1, 3), (1, 3))))
+    check(runner, Case(1, 3, 4, (2, 3, 9), (2, 2, 2), lhs=(1, 2, 2), padding=((0, 0), (1, 1), (1, 1))))
+    check(runner, Case(1, 3, 4, (3, 9), (2, 2), lhs=(2, 2), padding=SAME, dtype=dtypes.f16))
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_depthwise_convolutions(runner, stride: int) -> None:
     check(runner, Case(2, 5, 5, (13, 37), (3, 3), (stride, stride), SAME, groups=5), extra=True, split=3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rlx
-from rlx.errors import DamagedModel, InputMismatch, ModelNotFound
+from rlx.errors import DamagedModel, InputMismatch, MissingInput, ModelNotFound
 from rlx.frontends.huggingface.tokenizer import Tokenizer
 from rlx.ir.interpret import interpret
 
@@ -62,3 +62,16 @@ def test_the_cpu_gives_the_embeddings_of_pytorch_for_every_text_and_padding(mini
         found = program.run(tokenizer([texts[i] for i in batch]))["sentence_embedding"]
         assert np.abs(found - goldens["embeddings"][batch]).max() < TOLERANCE
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_a_call_may_leave_out_mask_and_types_as_hugging_face_lets_it(minilm):
+    ids = np.arange(1, 9)[None]
+    program = rlx.Session("cpu").compile(rlx.load(minilm), shapes={"input_ids": ids.shape})
+    short = program(input_ids=ids)
+    whole = program(input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
+    masked = program(input_ids=ids, attention_mask=(ids < 5).astype(np.int64))
+    for name in program.outputs:
+        np.testing.assert_array_equal(short[name], whole[name])
+    assert np.abs(masked["sentence_embedding"] - whole["sentence_embedding"]).max() > 1e-3
+    with pytest.raises(MissingInput, match="input_ids"):
+        program(attention_mask=np.ones_like(ids))

@@ -3,7 +3,7 @@
 out[n, g, o, pixel] = sum over k = (channel, kernel position) of w[g, o, k] * image[n, g, k, pixel]. A kernel of one
 position without stride or padding reads the image as it lies; other kernels go through `im2col`, whose panels live in
 scratch memory and are read once for each tile of output channels. One image channel a group (depthwise) has a kernel of
-its own.
+its own; transposed convolutions become ordinary ones (conv_phases).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from math import prod
 
 from llvmlite import ir
 
+from rlx.backends.cpu.conv_phases import Phases, splits_into_phases
 from rlx.backends.cpu.depthwise import depthwise_kernel, takes
 from rlx.backends.cpu.gemm import ProductKernel
 from rlx.backends.cpu.gemm_epilogue import TileWriter
@@ -37,12 +38,18 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
     strides = (*spec.x.strides, *spec.w.strides, spec.x.offset, spec.w.offset)
     if not all(isinstance(s, int) for s in strides) or spec.x.offset or spec.w.offset:
         return None
-    features, channels = spec.features // spec.groups, spec.channels // spec.groups
     if takes(spec):
         return _depthwise(target, spec, epilogue)
+    whole, whole_epilogue, left, phases = spec, epilogue, None, ()
+    if splits_into_phases(spec):
+        rewriting = Phases(spec)
+        spec, epilogue = rewriting.spec, rewriting.epilogue(epilogue)
+        left, phases = rewriting.weights(target), rewriting.counts
+    features, channels = spec.features // spec.groups, spec.channels // spec.groups
     matrices, columns, depth = spec.batch * spec.groups, prod(spec.out), channels * prod(spec.kernel)
     tile = choose_tile(target, dtype, matrices, features, columns, depth)
-    left = rows_operand(target, spec.w, _weights(spec), spec.w_constant, dtype, tile, columns)
+    if left is None:
+        left = rows_operand(target, spec.w, _weights(spec), spec.w_constant, dtype, tile, columns)
     panels: Panels
     if _is_pointwise(spec):
         panels = panels_of(_pixels(spec), dtype, tile, features)
@@ -54,7 +61,8 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
 
     def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
         image, group = split_index(e, matrix, (spec.batch, spec.groups))
-        return [image, e.integer_add(e.integer_mul(group, I64(features)), row)]
+        feature, *phase = split_index(e, row, (features // prod(phases), *phases))
+        return [image, e.integer_add(e.integer_mul(group, I64(features // prod(phases))), feature), *phase]
 
     kernel = ProductKernel(
         target,
@@ -73,10 +81,10 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
         label="conv",
         args=(spec.x, left.memory, *epilogue.args),
         grid=kernel.grid,
-        identity=f"conv {target.name} {conv_identity(spec)} {type(rows).__name__} {left.view.unnamed} "
-        f"{type(panels).__name__} {tile} {blocks} {epilogue_identity(epilogue)}",
+        identity=f"conv {target.name} {conv_identity(whole)} {type(rows).__name__} {left.view.unnamed} "
+        f"{type(panels).__name__} {tile} {blocks} {epilogue_identity(whole_epilogue)}",
         emit=kernel.emit,
-        cost=conv_cost(spec, epilogue),
+        cost=conv_cost(whole, whole_epilogue),
         scratch_bytes=kernel.scratch_bytes,
     )
     return ConvKernels(left.pack, left.packed_nbytes, compute)
@@ -140,6 +148,7 @@ def _weights(spec: ConvSpec) -> MatrixView:
 def _is_pointwise(spec: ConvSpec) -> bool:
     return (
         prod(spec.kernel) == 1
+        and spec.out == spec.size
         and all(s == 1 for s in (*spec.strides, *spec.lhs_dilation))
         and all(low == high == 0 for low, high in spec.padding)
     )

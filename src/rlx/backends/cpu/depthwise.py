@@ -149,7 +149,8 @@ class DepthwiseKernel:
             down = line * spec.rhs_dilation[0] if len(spec.out) == 2 else 0
             right, phase = divmod(column * spec.rhs_dilation[-1], stride)
             offset = (down * stride + phase) * self._pitch + right
-            value = e.load_lanes(e.element_pointer(start, self.dtype, I64(offset)), self.dtype, self.lanes)
+            pointer = e.element_pointer(start, self.dtype, I64(offset))
+            value = convert(e, e.load_lanes(pointer, self.dtype, self.lanes), self.dtype, self.dtype, self.lanes)
             if self.dtype.is_float:
                 acc = e.fma(value, tap, acc)
             else:

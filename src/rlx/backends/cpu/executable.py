@@ -25,6 +25,7 @@ from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.pool import pool
 from rlx.backends.cpu.walker import FIRST_ARGUMENT, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
+from rlx.driver.fork import renew_in_child
 from rlx.ir import TensorType, dtypes
 from rlx.options import Options
 
@@ -39,7 +40,7 @@ class CpuExecutable:
         self.outputs = _types(manifest["outputs"])
         self.parameters = _types(manifest["parameters"])
         self._manifest = manifest
-        self._lock = threading.Lock()
+        renew_in_child(self)
         self._image = Image(artifact.sections["image"], **manifest["image"])
         self._setup = BoundProgram(artifact, "setup", self._image, options.threads)
         self._steps = BoundProgram(artifact, "steps", self._image, options.threads)
@@ -55,6 +56,10 @@ class CpuExecutable:
         self._ready = not self.parameters
         if self._ready:
             self._prepare([])
+
+    def renew(self) -> None:
+        """Make the lock anew; see `rlx.driver.fork`."""
+        self._lock = threading.Lock()
 
     def bind_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
         """Give the weights, by name; they are kept, not copied, and must not change afterwards. Runs the setup.

@@ -15,7 +15,9 @@ from typing import Protocol
 from llvmlite import ir
 
 from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, padded_stride
+from rlx.backends.cpu.gemm_plan import Blocks
 from rlx.backends.cpu.gemm_view import MatrixView
+from rlx.codegen.kernel import Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
 from rlx.ir.dtypes import DType
@@ -223,3 +225,18 @@ def rows_in_place(view: MatrixView, dtype: DType, height: int, reads: int) -> bo
         at = abs(i * step) * dtype.itemsize // 64 % 64
         used[at] = used.get(at, 0) + 1
     return max(used.values()) <= 6
+
+
+@dataclass(frozen=True, eq=False)
+class RowsOperand:
+    """a as the kernel takes it. pack: fills `packed_nbytes` bytes that `memory` and `view` describe, in setup."""
+
+    memory: Memory
+    view: MatrixView
+    dtype: DType
+    lies_well: bool
+    pack: TemplateKernel | None = None
+    packed_nbytes: int = 0
+
+    def read(self, blocks: Blocks, rows: int) -> Rows:
+        return RowsInPlace(self.view) if self.lies_well else RowsCopied(self.view, self.dtype, min(blocks.rows, rows))

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from rlx.codegen.kernel import Apply, Memory, Var
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I64
+from rlx.codegen.llvm.types import I64, Complex, Value
 from rlx.ir.dtypes import DType
 
 
@@ -139,9 +139,10 @@ def offset_of(e: FunctionEmitter, flat: ir.Value | int, group: Dims) -> ir.Value
     return offset
 
 
-def convert(e: FunctionEmitter, value: ir.Value, source: DType, target: DType, lanes: int) -> ir.Value:
-    """`value`, one element or `lanes` of them, in another dtype."""
-    if source is target:
-        return value
-    var = Var("converted", source)
-    return e.expr(Apply("convert", (var,), target), {var: value}, lanes=lanes)
+def convert(e: FunctionEmitter, value: Value, source: DType, target: DType, lanes: int) -> ir.Value:
+    """`value`, one element or `lanes` of them, in another dtype; neither is complex."""
+    if source is not target:
+        var = Var("converted", source)
+        value = e.expr(Apply("convert", (var,), target), {var: value}, lanes=lanes)
+    assert not isinstance(value, Complex)
+    return value

@@ -89,12 +89,11 @@ class ImageReader:
         masks = [b.and_(m, e.splat(row_inside, lanes)) for m in masks]
         if self._neighbours:
             start = e.integer_add(offset, at)
-            loads = [
-                e.load_lanes(e.element_pointer(base, source, e.integer_add(start, I64(i * lanes))), source, lanes, mask)
-                for i, mask in enumerate(masks)
-            ]
-            value = loads[0] if len(loads) == 1 else e.shuffle(loads[0], range(0, 2 * lanes, 2), loads[1])
-            return convert(e, value, source, self.dtype, lanes)
+            pieces = []
+            for i, mask in enumerate(masks):
+                pointer = e.element_pointer(base, source, e.integer_add(start, I64(i * lanes)))
+                pieces.append(convert(e, e.load_lanes(pointer, source, lanes, mask), source, self.dtype, lanes))
+            return pieces[0] if len(pieces) == 1 else e.shuffle(pieces[0], range(0, 2 * lanes, 2), pieces[1])
         wide, spread = vector(I64, lanes), self.spec.lhs_dilation[-1]
         columns = self._positions(e, at)
         if spread > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 from llvmlite import ir
@@ -14,13 +13,11 @@ from rlx.backends.cpu.gemm_operand import (
     PanelsCopied,
     PanelsInPlace,
     PanelsPacked,
-    Rows,
-    RowsCopied,
-    RowsInPlace,
+    RowsOperand,
     rows_in_place,
 )
 from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, padded_stride
-from rlx.backends.cpu.gemm_plan import Blocks, Tile, choose_blocks, choose_tile
+from rlx.backends.cpu.gemm_plan import Tile, choose_blocks, choose_tile
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matvec import DotKernel, dot_block, is_stream_of_dots
 from rlx.codegen.kernel import Const, Cost, LoopKernel, Memory, TemplateKernel, Var
@@ -129,21 +126,6 @@ def epilogue_identity(epilogue: Epilogue) -> str:
     names = (epilogue.acc, *epilogue.index)
     one = Const(1, dtypes.i64)
     return kernel_identity(LoopKernel("", epilogue.args, Var("unused"), one, epilogue.stores, names))
-
-
-@dataclass(frozen=True, eq=False)
-class RowsOperand:
-    """a as the kernel takes it. pack: fills `packed_nbytes` bytes that `memory` and `view` describe, in setup."""
-
-    memory: Memory
-    view: MatrixView
-    dtype: DType
-    lies_well: bool
-    pack: TemplateKernel | None = None
-    packed_nbytes: int = 0
-
-    def read(self, blocks: Blocks, rows: int) -> Rows:
-        return RowsInPlace(self.view) if self.lies_well else RowsCopied(self.view, self.dtype, min(blocks.rows, rows))
 
 
 def rows_operand(

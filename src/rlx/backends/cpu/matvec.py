@@ -17,7 +17,7 @@ from llvmlite import ir
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_view import MatrixView, convert, split_index
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I64, constant, register_type, vector
+from rlx.codegen.llvm.types import I64, Complex, Value, constant, register_type, vector
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
 
@@ -113,7 +113,8 @@ class DotKernel:
                 total = e.horizontal("add", e.read_cell(cell), self.dtype)
                 e.store_one(e.element_pointer(e.scratch, self.dtype, place), self.dtype, total)
 
-    def _multiply_add(self, e: FunctionEmitter, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    def _multiply_add(self, e: FunctionEmitter, a: ir.Value, b: ir.Value, c: Value) -> ir.Value:
+        assert not isinstance(c, Complex)
         if self.dtype.is_float:
             return e.fma(a, b, c)
         return e.builder.add(e.builder.mul(a, b), c)

@@ -1,12 +1,12 @@
 """The worker threads that share out one launch: one small pool a process.
 
-Workers are Python threads that sit, with the GIL released, in the native loop `rlx_worker` (walker.ll); a launch posts
-a range of the grid to each one's mailbox. They start when a program with more than one thread first runs, never at
-import; a forked child starts its own. One run owns the pool at a time (an atomic flag that the walker takes); a run
-that finds it taken does its work alone, with the same result. Workers run on until the process ends.
+Workers are Python threads that sit, with the GIL released, in the native loop `rlx_worker` (walker.ll). They start when
+a program with more than one thread first runs, never at import; a forked child starts its own. One run owns the pool
+at a time (an atomic flag that the walker takes); a run that finds it taken does its work alone, with the same result.
+Workers run on until the process ends.
 
-Layout of the shared block, in bytes: 0 workers (i64), 8 stop (i32), 64 owner (i32), 128 pending (i32), 192 job (five
-i64), 256 + 128 w mailbox of worker w: generation (i32), sleeping (i32), begin, end (i64).
+Layout of the shared block, in bytes, a cache line each: 0 workers (i64), 8 stop (i32); 64 owner (i32); 128 ticket (i64:
+generation above, chunks left below); 192 done (i64); 256 sleepers (i32); 320 job (nine i64).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import os
 import threading
 
 from rlx.backends.cpu.image import Image
+from rlx.driver.fork import renew_in_child
 
-MAILBOXES_AT = 256
-MAILBOX_BYTES = 128
+BLOCK_BYTES = 448
+STOP, GENERATION = 8, 132  # offsets
 MAX_WORKERS = 255
 
 
@@ -30,7 +31,11 @@ class WorkerPool:
     """
 
     def __init__(self) -> None:
-        self._block = (ctypes.c_char * (MAILBOXES_AT + MAILBOX_BYTES * MAX_WORKERS + 64))()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Start without workers, on a block of its own: a parent's threads do not exist in its child."""
+        self._block = (ctypes.c_char * (BLOCK_BYTES + 64))()
         self.address = -(-ctypes.addressof(self._block) // 64) * 64
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -62,11 +67,11 @@ class WorkerPool:
         """End all workers; no run may be under way."""
         with self._lock:
             ctypes.c_int64.from_address(self.address).value = 0
-            ctypes.c_int32.from_address(self.address + 8).value = 1
-            for index in range(len(self._threads)):
-                box = self.address + MAILBOXES_AT + MAILBOX_BYTES * index
-                ctypes.c_int32.from_address(box).value += 1
-                ctypes.CDLL(None).syscall(_FUTEX, ctypes.c_void_p(box), 129, 1)  # FUTEX_WAKE | FUTEX_PRIVATE_FLAG
+            ctypes.c_int32.from_address(self.address + STOP).value = 1
+            generation = ctypes.c_uint32.from_address(self.address + GENERATION)
+            generation.value += 1
+            wake_all = (_FUTEX, ctypes.c_void_p(ctypes.addressof(generation)), 129, MAX_WORKERS)  # FUTEX_WAKE, private
+            ctypes.CDLL(None).syscall(*wake_all)
             for thread in self._threads:
                 thread.join()
             self._threads.clear()
@@ -83,10 +88,4 @@ def pool() -> WorkerPool:
     return _pool
 
 
-def _after_fork() -> None:
-    global _pool
-    _pool = WorkerPool()  # the parent's threads do not exist here, and its block may be half written
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(lambda: _pool.stop())
+atexit.register(_pool.stop)

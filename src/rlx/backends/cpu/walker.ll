@@ -1,43 +1,93 @@
 ; The native half of the CPU runtime: the walker that runs a program, and the loop that workers sit in.
 ;
 ; rlx_run(state) executes records until the program ends (0) or its budget is spent (1: call again to go on).
-; rlx_worker(pool, w) serves worker w until the pool stops. Layouts are those of records.py and pool.py.
+; rlx_worker(pool, w) serves worker w until the pool stops. Layouts are those of walker.py and pool.py.
 ;
-; A parallel launch cuts the grid into one contiguous range a thread. Each worker has a mailbox of its own, so that a
-; worker with no part in a launch reads nothing of it. A worker spins briefly for mail, then parks on a futex.
+; A parallel launch cuts the grid into chunks, some for each thread. Who is awake claims the next one: a worker that the
+; system has put aside holds nobody up unless it is inside a chunk. The ticket is the launch's generation (upper half)
+; and the chunks left to claim (lower half) in one word, so that a claim can only succeed while that launch is under way:
+; the launcher does not return, and so does not describe another job, before every claimed chunk is done. A worker
+; spins briefly for a new generation, then parks on a futex.
 
 declare i64 @syscall(i64, ...)
 declare i32 @sched_yield()
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+declare i64 @llvm.smin.i64(i64, i64)
 @PAUSE_DECLARATION@
+
+; Claim chunks of launch %generation until none is left, and run them on scratch number %index.
+define private void @rlx_work(ptr %pool, i64 %generation, i64 %index) nounwind noinline {
+entry:
+  %ticket.p = getelementptr i8, ptr %pool, i64 128
+  %done.p = getelementptr i8, ptr %pool, i64 192
+  %fn.p = getelementptr i8, ptr %pool, i64 320
+  %args.p = getelementptr i8, ptr %pool, i64 328
+  %sizes.p = getelementptr i8, ptr %pool, i64 336
+  %scratch.p = getelementptr i8, ptr %pool, i64 344
+  %stride.p = getelementptr i8, ptr %pool, i64 352
+  %grid.p = getelementptr i8, ptr %pool, i64 360
+  %chunk.p = getelementptr i8, ptr %pool, i64 368
+  %chunks.p = getelementptr i8, ptr %pool, i64 376
+  br label %look
+
+look:
+  %ticket = load atomic i64, ptr %ticket.p acquire, align 8
+  %current = lshr i64 %ticket, 32
+  %ours = icmp eq i64 %current, %generation
+  %left = and i64 %ticket, 4294967295
+  %some = icmp ne i64 %left, 0
+  %claimable = and i1 %ours, %some
+  br i1 %claimable, label %claim, label %leave
+
+claim:
+  %fewer = sub i64 %ticket, 1
+  %swap = cmpxchg ptr %ticket.p, i64 %ticket, i64 %fewer acq_rel acquire
+  %claimed = extractvalue { i64, i1 } %swap, 1
+  br i1 %claimed, label %work, label %look
+
+work:
+  %fn = load ptr, ptr %fn.p
+  %args = load ptr, ptr %args.p
+  %sizes = load ptr, ptr %sizes.p
+  %scratch.base = load ptr, ptr %scratch.p
+  %stride = load i64, ptr %stride.p
+  %grid = load i64, ptr %grid.p
+  %chunk = load i64, ptr %chunk.p
+  %chunks = load i64, ptr %chunks.p
+  %scratch.offset = mul i64 %stride, %index
+  %scratch = getelementptr i8, ptr %scratch.base, i64 %scratch.offset
+  %number = sub i64 %chunks, %left
+  %begin = mul i64 %number, %chunk
+  %past = add i64 %begin, %chunk
+  %end = call i64 @llvm.smin.i64(i64 %past, i64 %grid)
+  call void %fn(ptr %args, ptr %sizes, ptr %scratch, i64 %begin, i64 %end)
+  %before = atomicrmw add ptr %done.p, i64 1 release
+  br label %look
+
+leave:
+  ret void
+}
 
 define void @rlx_worker(ptr %pool, i64 %w) nounwind {
 entry:
-  %box.shift = mul i64 %w, 128
-  %box.offset = add i64 %box.shift, 256
-  %box = getelementptr i8, ptr %pool, i64 %box.offset
-  %sleeping = getelementptr i8, ptr %box, i64 4
-  %begin.p = getelementptr i8, ptr %box, i64 8
-  %end.p = getelementptr i8, ptr %box, i64 16
   %stop.p = getelementptr i8, ptr %pool, i64 8
-  %pending.p = getelementptr i8, ptr %pool, i64 128
-  %fn.p = getelementptr i8, ptr %pool, i64 192
-  %args.p = getelementptr i8, ptr %pool, i64 200
-  %sizes.p = getelementptr i8, ptr %pool, i64 208
-  %scratch.p = getelementptr i8, ptr %pool, i64 216
-  %stride.p = getelementptr i8, ptr %pool, i64 224
+  %ticket.p = getelementptr i8, ptr %pool, i64 128
+  %generation.p = getelementptr i8, ptr %pool, i64 132
+  %sleepers.p = getelementptr i8, ptr %pool, i64 256
+  %active.p = getelementptr i8, ptr %pool, i64 384
   %index = add i64 %w, 1
   br label %listen
 
 listen:
-  %seen = phi i32 [ 0, %entry ], [ %mail, %work ]
+  %seen = phi i64 [ 0, %entry ], [ %new, %arrive ], [ %new, %join ]
   br label %spin
 
 spin:
   %spins = phi i64 [ 0, %listen ], [ %spins.next, %again ], [ 0, %woken ]
-  %mail = load atomic i32, ptr %box acquire, align 4
-  %new = icmp ne i32 %mail, %seen
-  br i1 %new, label %read, label %wait
+  %ticket = load atomic i64, ptr %ticket.p acquire, align 8
+  %new = lshr i64 %ticket, 32
+  %same = icmp eq i64 %new, %seen
+  br i1 %same, label %wait, label %check
 
 wait:
   %spins.next = add i64 %spins, 1
@@ -49,106 +99,97 @@ again:
   br label %spin
 
 park:
-  store atomic i32 1, ptr %sleeping seq_cst, align 4
-  %last = load atomic i32, ptr %box seq_cst, align 4
-  %empty = icmp eq i32 %last, %seen
-  br i1 %empty, label %sleep, label %woken
+  %more = atomicrmw add ptr %sleepers.p, i32 1 seq_cst
+  %last = load atomic i64, ptr %ticket.p seq_cst, align 8
+  %last.generation = lshr i64 %last, 32
+  %quiet = icmp eq i64 %last.generation, %seen
+  br i1 %quiet, label %sleep, label %woken
 
 sleep:
-  %slept = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %box, i64 128, i32 %seen, ptr null)
+  %seen32 = trunc i64 %seen to i32
+  %slept = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %generation.p, i64 128, i32 %seen32, ptr null)
   br label %woken
 
 woken:
-  store atomic i32 0, ptr %sleeping seq_cst, align 4
+  %less = atomicrmw sub ptr %sleepers.p, i32 1 seq_cst
   br label %spin
 
-read:
+check:
   %stop = load atomic i32, ptr %stop.p acquire, align 4
   %stopped = icmp ne i32 %stop, 0
-  br i1 %stopped, label %leave, label %work
+  br i1 %stopped, label %leave, label %arrive
 
-work:
-  %begin = load i64, ptr %begin.p
-  %end = load i64, ptr %end.p
-  %fn = load ptr, ptr %fn.p
-  %args = load ptr, ptr %args.p
-  %sizes = load ptr, ptr %sizes.p
-  %scratch.base = load ptr, ptr %scratch.p
-  %stride = load i64, ptr %stride.p
-  %scratch.offset = mul i64 %stride, %index
-  %scratch = getelementptr i8, ptr %scratch.base, i64 %scratch.offset
-  call void %fn(ptr %args, ptr %sizes, ptr %scratch, i64 %begin, i64 %end)
-  %before = atomicrmw sub ptr %pending.p, i32 1 release
+arrive:
+  %active = load i64, ptr %active.p
+  %wanted = icmp slt i64 %index, %active
+  br i1 %wanted, label %join, label %listen
+
+join:
+  call void @rlx_work(ptr %pool, i64 %new, i64 %index)
   br label %listen
 
 leave:
   ret void
 }
 
-; Cut range(grid) over the caller and the first active-1 workers, and return when all parts are done.
-define private void @rlx_parallel(ptr %pool, ptr %fn, ptr %args, ptr %sizes, ptr %scratch, i64 %stride, i64 %grid, i64 %active) nounwind noinline {
+; Run range(grid) in chunks on the caller and the first active-1 workers, and return when every chunk is done.
+define private void @rlx_parallel(ptr %pool, ptr %fn, ptr %args, ptr %sizes, ptr %scratch, i64 %stride, i64 %grid, i64 %active, i64 %chunk) nounwind noinline {
 entry:
-  %pending.p = getelementptr i8, ptr %pool, i64 128
-  %fn.p = getelementptr i8, ptr %pool, i64 192
-  %args.p = getelementptr i8, ptr %pool, i64 200
-  %sizes.p = getelementptr i8, ptr %pool, i64 208
-  %scratch.p = getelementptr i8, ptr %pool, i64 216
-  %stride.p = getelementptr i8, ptr %pool, i64 224
+  %ticket.p = getelementptr i8, ptr %pool, i64 128
+  %generation.p = getelementptr i8, ptr %pool, i64 132
+  %done.p = getelementptr i8, ptr %pool, i64 192
+  %sleepers.p = getelementptr i8, ptr %pool, i64 256
+  %fn.p = getelementptr i8, ptr %pool, i64 320
+  %args.p = getelementptr i8, ptr %pool, i64 328
+  %sizes.p = getelementptr i8, ptr %pool, i64 336
+  %scratch.p = getelementptr i8, ptr %pool, i64 344
+  %stride.p = getelementptr i8, ptr %pool, i64 352
+  %grid.p = getelementptr i8, ptr %pool, i64 360
+  %chunk.p = getelementptr i8, ptr %pool, i64 368
+  %chunks.p = getelementptr i8, ptr %pool, i64 376
+  %active.p = getelementptr i8, ptr %pool, i64 384
+  %padded = add i64 %grid, %chunk
+  %padded.less = sub i64 %padded, 1
+  %chunks = udiv i64 %padded.less, %chunk
   store ptr %fn, ptr %fn.p
   store ptr %args, ptr %args.p
   store ptr %sizes, ptr %sizes.p
   store ptr %scratch, ptr %scratch.p
   store i64 %stride, ptr %stride.p
-  %helpers = sub i64 %active, 1
-  %helpers32 = trunc i64 %helpers to i32
-  store atomic i32 %helpers32, ptr %pending.p release, align 4
-  br label %post
-
-post:
-  %w = phi i64 [ 0, %entry ], [ %w.next, %posted ]
-  %box.shift = mul i64 %w, 128
-  %box.offset = add i64 %box.shift, 256
-  %box = getelementptr i8, ptr %pool, i64 %box.offset
-  %sleeping = getelementptr i8, ptr %box, i64 4
-  %begin.p = getelementptr i8, ptr %box, i64 8
-  %end.p = getelementptr i8, ptr %box, i64 16
-  %w.next = add i64 %w, 1
-  %w.after = add i64 %w, 2
-  %low = mul i64 %grid, %w.next
-  %high = mul i64 %grid, %w.after
-  %begin = udiv i64 %low, %active
-  %end = udiv i64 %high, %active
-  store i64 %begin, ptr %begin.p
-  store i64 %end, ptr %end.p
-  %mail = load i32, ptr %box
-  %mail.next = add i32 %mail, 1
-  store atomic i32 %mail.next, ptr %box seq_cst, align 4
-  %asleep = load atomic i32, ptr %sleeping seq_cst, align 4
-  %must.wake = icmp ne i32 %asleep, 0
-  br i1 %must.wake, label %wake, label %posted
+  store i64 %grid, ptr %grid.p
+  store i64 %chunk, ptr %chunk.p
+  store i64 %chunks, ptr %chunks.p
+  store i64 %active, ptr %active.p
+  store atomic i64 0, ptr %done.p monotonic, align 8
+  %ticket = load atomic i64, ptr %ticket.p monotonic, align 8
+  %generation = lshr i64 %ticket, 32
+  %generation.one = add i64 %generation, 1
+  %generation.next = and i64 %generation.one, 4294967295
+  %generation.high = shl i64 %generation.next, 32
+  %ticket.next = or i64 %generation.high, %chunks
+  store atomic i64 %ticket.next, ptr %ticket.p seq_cst, align 8
+  %sleepers = load atomic i32, ptr %sleepers.p seq_cst, align 4
+  %asleep = icmp ne i32 %sleepers, 0
+  br i1 %asleep, label %wake, label %work
 
 wake:
-  %woke = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %box, i64 129, i32 1)
-  br label %posted
+  %helpers = sub i64 %active, 1
+  %woke = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %generation.p, i64 129, i64 %helpers)
+  br label %work
 
-posted:
-  %more = icmp slt i64 %w.next, %helpers
-  br i1 %more, label %post, label %mine
-
-mine:
-  %own = udiv i64 %grid, %active
-  call void %fn(ptr %args, ptr %sizes, ptr %scratch, i64 0, i64 %own)
+work:
+  call void @rlx_work(ptr %pool, i64 %generation.next, i64 0)
   br label %join
 
 join:
-  %spins = phi i64 [ 0, %mine ], [ %spins.next, %joining ], [ %spins.next, %yield ]
-  %left = load atomic i32, ptr %pending.p acquire, align 4
-  %done = icmp eq i32 %left, 0
-  br i1 %done, label %leave, label %busy
+  %spins = phi i64 [ 0, %work ], [ %spins.next, %joining ], [ %spins.next, %yield ]
+  %done = load atomic i64, ptr %done.p acquire, align 8
+  %all = icmp eq i64 %done, %chunks
+  br i1 %all, label %leave, label %busy
 
 busy:
   %spins.next = add i64 %spins, 1
-  %long = icmp sgt i64 %spins, 20000
+  %long = icmp sgt i64 %spins, 2000
   br i1 %long, label %yield, label %joining
 
 joining:
@@ -233,6 +274,7 @@ dispatch:
   %limit.p = getelementptr i64, ptr %record, i64 4
   %cost.p = getelementptr i64, ptr %record, i64 5
   %target.p = getelementptr i64, ptr %record, i64 6
+  %chunk.p = getelementptr i64, ptr %record, i64 7
   %opcode = load i64, ptr %record
   %slots.index = load i64, ptr %slots.p
   %args = getelementptr i64, ptr %table, i64 %slots.index
@@ -249,6 +291,7 @@ dispatch:
 launch:
   %fn = load ptr, ptr %f.p
   %limit = load i64, ptr %limit.p
+  %chunk = load i64, ptr %chunk.p
   %fewer = icmp slt i64 %limit, %threads
   %active = select i1 %fewer, i64 %limit, i64 %threads
   %left.launch = sub i64 %left, %cost
@@ -260,7 +303,7 @@ serial:
   br label %launched
 
 parallel:
-  call void @rlx_parallel(ptr %pool, ptr %fn, ptr %args, ptr %sizes, ptr %scratch, i64 %stride, i64 %grid, i64 %active)
+  call void @rlx_parallel(ptr %pool, ptr %fn, ptr %args, ptr %sizes, ptr %scratch, i64 %stride, i64 %grid, i64 %active, i64 %chunk)
   br label %launched
 
 launched:

@@ -1,9 +1,10 @@
 """The walker's tables, and a step list bound to memory and ready to run.
 
 The native walker (walker.ll) executes records of eight i64 words: opcode, function, first slot, grid or bytes, thread
-limit, cost, target, spare.
+limit, cost, target, chunk.
 
-    1 launch   function index (its address once loaded); operand addresses stand in consecutive slots; grid
+    1 launch   function index (its address once loaded); operand addresses stand in consecutive slots; grid; at most
+               `thread limit` threads share it, `chunk` grid indices at a time
     2 copy     slots: destination, source; bytes in the grid word
     3 branch   slot: address of a bool byte; where it is 0, go to `target`
     4 jump     go to `target`
@@ -36,6 +37,9 @@ ARENA, PERSISTENT, FIRST_ARGUMENT = 0, 1, 2
 SLICE_NS = 50_000_000
 #: A thread is worth starting on a launch for this many nanoseconds of its own work.
 GRAIN_NS = 2_500
+#: Chunks that a launch is cut into, a thread: more share the work better when threads are put aside, fewer keep data in
+#: their caches.
+CHUNKS = 4
 
 # Words of the walker's state.
 PC, RECORDS, RELOCATIONS, RELOCATION_COUNT, TABLE, BASES, POOL, BUDGET, SCRATCH, SCRATCH_STRIDE, SIZES = range(11)
@@ -59,6 +63,7 @@ class BoundProgram:
         self.records[launches, 4] = np.minimum(
             np.minimum(threads, self.records[launches, 3]), 1 + self.records[launches, 5] // GRAIN_NS
         )
+        self.records[launches, 7] = -(-self.records[launches, 3] // (CHUNKS * self.records[launches, 4]))
         self._run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
         self.bases = np.zeros(0, np.int64)
         self.late = np.zeros((0, 3), np.int64)

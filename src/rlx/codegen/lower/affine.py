@@ -1,9 +1,10 @@
 """Affine index arithmetic: where an element lies, as a sum of loop variables times constants.
 
-An `Affine` is const + sum of coefficient * atom. An atom is a loop variable or an opaque i64 expression (a loaded index,
-a quotient that does not come out even); each has a known inclusive range, kept by the `Space` of one kernel. Quotients
-and remainders by constants, which reshapes bring, come out affine wherever the ranges prove it; where a quotient would
-come out if a loop were split in two, the space notes the wish in `splits`, and the scheduler may build the kernel again.
+An `Affine` is const + sum of coefficient * atom. An atom is a loop variable or an opaque i64 expression (a loaded
+index, a quotient that does not come out even); each has a known inclusive range, kept by the `Space` of one kernel.
+Quotients and remainders by constants, which reshapes bring, come out affine wherever the ranges prove it; where a
+quotient would come out if a loop were split in two, the space notes the wish in `splits`, and the kernel may be built
+again.
 
 A remainder is always a - s * (a // s), so that re-merging what a reshape had split cancels by itself.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rlx.codegen.kernel import Accumulate, Apply, Assign, Const, Declare, Expr, Let, Load, Stmt, Store, Var
+from rlx.codegen.kernel import Accumulate, Apply, Assign, Const, Declare, Expr, Let, Load, Memory, Stmt, Store, Var
 from rlx.codegen.lower.affine import ZERO, Affine, Index
 from rlx.codegen.lower.kernel_builder import KernelBuilder
 from rlx.codegen.lower.view import row_major
@@ -80,7 +80,7 @@ def _variable(part: Affine) -> Var:
 class Uses:
     """The addresses of a kernel, and the variables that anything but a plain address reads."""
 
-    addresses: list[tuple[tuple[Expr, int], ...]]
+    addresses: list[tuple[Memory, tuple[tuple[Expr, int], ...]]]
     pinned: set[Expr]
     applies: int = 0
 
@@ -91,7 +91,7 @@ class Uses:
         stack: list[Expr] = []
         for statement in statements:
             if isinstance(statement, Store):
-                uses._address(statement.memory.strides, statement.index, stack)
+                uses._address(statement.memory, statement.index, stack)
                 stack.append(statement.value)
                 if statement.mask is not None:
                     stack.append(statement.mask)
@@ -110,34 +110,30 @@ class Uses:
                 uses.applies += 1
                 stack.extend(e.args)
             elif isinstance(e, Load):
-                uses._address(e.memory.strides, e.index, stack)
+                uses._address(e.memory, e.index, stack)
                 stack.extend(x for x in (e.mask, e.other) if x is not None)
         return uses
 
-    def _address(self, strides: tuple[int | Expr, ...], index: tuple[Expr, ...], stack: list[Expr]) -> None:
+    def _address(self, memory: Memory, index: tuple[Expr, ...], stack: list[Expr]) -> None:
         terms: list[tuple[Expr, int]] = []
-        for atom, stride in zip(index, strides, strict=True):
+        for atom, stride in zip(index, memory.strides, strict=True):
             assert isinstance(stride, int)
             if isinstance(atom, Var):
                 terms.append((atom, stride))
             else:
                 stack.append(atom)
-        self.addresses.append(tuple(terms))
+        self.addresses.append((memory, tuple(terms)))
+
+    def stride(self, terms: tuple[tuple[Expr, int], ...], axis: Axis) -> int:
+        """Elements that an address steps for one iteration of `axis`."""
+        return sum(stride for atom, stride in terms if atom is axis.var)
 
     def mergeable(self, outer: Axis, inner: Axis) -> bool:
         """Whether the two loops are one: every address steps by inner.extent strides of `inner` for one of `outer`."""
         if outer.var in self.pinned or inner.var in self.pinned:
             return False
-        for terms in self.addresses:
-            a = b = 0
-            for atom, stride in terms:
-                if atom is outer.var:
-                    a += stride
-                elif atom is inner.var:
-                    b += stride
-            if a != b * inner.extent:
-                return False
-        return True
+        step = inner.extent
+        return all(self.stride(terms, outer) == self.stride(terms, inner) * step for _, terms in self.addresses)
 
 
 def merged_extents(axes: Sequence[Axis], uses: Uses) -> tuple[int, ...]:

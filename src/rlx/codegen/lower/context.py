@@ -49,9 +49,7 @@ class ProgramContext:
 class Scope:
     """One graph being lowered into one step list. in_setup: the list runs in setup, so all its memory is persistent."""
 
-    def __init__(
-        self, program: ProgramContext, graph: Graph, steps: list[Step], *, in_setup: bool = False
-    ) -> None:
+    def __init__(self, program: ProgramContext, graph: Graph, steps: list[Step], *, in_setup: bool = False) -> None:
         self.program = program
         self.in_setup = in_setup
         self.graph = graph
@@ -61,6 +59,7 @@ class Scope:
         self.destinations: dict[Value, View] = {}
         #: Values whose memory may be overwritten in place: nothing reads it later.
         self.expendable: set[Value] = set()
+        self._wholes: dict[Node, View] = {}
 
     @property
     def producers(self) -> Mapping[Value, Node]:
@@ -90,7 +89,36 @@ class Scope:
         destination = self.destinations.get(value)
         if destination is not None and value not in self.static:
             return destination
-        return self.allocate_like(value.type, value in self.static)
+        piece = self._piece_of_whole(value)
+        return self.allocate_like(value.type, value in self.static) if piece is None else piece
+
+    def _piece_of_whole(self, value: Value) -> View | None:
+        """The place of `value` in the first concatenation that reads it, so that nothing is copied there later."""
+        if not self.program.fuse:
+            return None
+        for user in self.graph.users.get(value, ()):
+            if user.op != "concatenate" or user.inputs.count(value) != 1:
+                continue
+            if (user.output in self.static) != (value in self.static):
+                continue
+            dimension = user.attrs["dimension"]
+            assert isinstance(dimension, int)
+            whole = self.whole(user)
+            start = 0
+            for operand in user.inputs:
+                if operand is value:
+                    break
+                start += operand.type.sizes[dimension]
+            offset = whole.offset + start * whole.strides[dimension]
+            return View(whole.buffer, whole.dtype, value.type.sizes, whole.strides, offset)
+        return None
+
+    def whole(self, concatenation: Node) -> View:
+        """Memory for a concatenation's result, made when the first of its operands is."""
+        found = self._wholes.get(concatenation)
+        if found is None:
+            found = self._wholes[concatenation] = self.allocate(concatenation.output)
+        return found
 
     def allocate_like(self, type: TensorType, static: bool) -> View:
         """Dense memory of one type, persistent where it is static."""

@@ -347,4 +347,3 @@ def accumulated(
 
     store = RowStore(view, index, lambda reader, row: reader.read(output, index(reader, row)))
     return RowProgram(rows, reduced, (Phase((reduction,)),), (store,), lambda row, at: row + at)
-

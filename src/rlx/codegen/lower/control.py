@@ -54,6 +54,8 @@ def lower_while(scope: Scope, group: Group, lower: LowerScope) -> None:
     carries: list[View] = []
     for value, result in zip(node.inputs, node.outputs, strict=False):
         view = scope.allocate(result)
+        if not view.is_row_major:
+            view = scope.allocate_like(result.type, static)
         store_value(scope, value, view, label="copy", node=node, static=static)
         carries.append(view)
     views = carries + [_operand_view(scope, v) for v in node.inputs[count:]]
@@ -85,9 +87,7 @@ def lower_while(scope: Scope, group: Group, lower: LowerScope) -> None:
         if following is not carry and carry.elements:
             body.steps.append(copy(following, carry, node.location))
     scope.emit(
-        Repeat(
-            tuple(test.steps), Operand(predicate.buffer, predicate.byte_offset), tuple(body.steps), node.location
-        ),
+        Repeat(tuple(test.steps), Operand(predicate.buffer, predicate.byte_offset), tuple(body.steps), node.location),
         static,
     )
     scope.views.update(zip(node.outputs, carries, strict=True))

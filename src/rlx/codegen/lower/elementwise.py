@@ -1,7 +1,8 @@
 """Kernels that store each element of an iteration space once: pointwise chains, copies, gathers, pieces of a whole.
 
-The space is walked in the order of the first store's memory. The last axis is the vector loop, everything outside it is
-the grid; one long axis is cut into chunks, so that there is work for every worker.
+The space is walked in row-major order. The last axis is the vector loop, everything outside it is the grid; one long
+axis is cut into chunks, so that there is work for every worker. A load that lies along another axis, as transposes
+have, is walked in blocks.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rlx.codegen.kernel import Cost, Store
+from rlx.codegen.kernel import Cost, Expr, Store
 from rlx.codegen.lower.affine import Index
 from rlx.codegen.lower.axes import Axis, Uses, make_axes, merged_extents, split_extents, trivial_extents
 from rlx.codegen.lower.kernel_builder import KernelBuilder
@@ -23,6 +24,9 @@ from rlx.ir.location import UNKNOWN, Location
 CHUNK = 4096
 #: Grids of fewer indices than this have their vector axis cut as well, where it is long.
 FEW = 32
+#: Sides of a block where a load is contiguous along another axis than the stores; elements of about one cache line.
+BLOCK = 64
+LINE = 8
 
 #: Makes the stores of the element at an index of the space.
 EmitStores = Callable[[Reader, Index], Sequence[Store]]
@@ -42,38 +46,41 @@ def elementwise(
     emit: EmitStores,
     *,
     label: str,
-    order: tuple[int, ...] | None = None,
     location: Location = UNKNOWN,
     sources: tuple[str, ...] = (),
 ) -> Launch:
-    """One kernel that runs `emit` for every index of `shape`.
-
-    order: the dimensions from slowest to fastest, as the stores lie in memory; default: as they stand.
-    """
-    order = tuple(range(len(shape))) if order is None else order
-    sizes = tuple(shape[d] for d in order)
+    """One kernel that runs `emit` for every index of `shape`."""
 
     def build(extents: tuple[int, ...], chunk: int = 0) -> _Built:
         builder = KernelBuilder()
-        axes, walked = make_axes(builder, sizes, extents, "i", chunk)
-        index = tuple(walked[order.index(d)] for d in range(len(shape)))
+        axes, index = make_axes(builder, shape, extents, "i", chunk)
         stores = emit(Reader(values, builder), index)
         return _Built(builder, axes, stores, Uses.of(stores))
 
-    built = build(trivial_extents(sizes))
+    built = build(trivial_extents(shape))
     for _ in range(3):
         extents = split_extents(built.axes, built.builder)
         if extents is None:
             break
         built = build(extents)
     extents = merged_extents(built.axes, built.uses)
-    chunk = chunk_of(extents)
-    if extents != tuple(a.extent for a in built.axes) or chunk:
+    if extents != tuple(a.extent for a in built.axes):
+        built = build(extents)
+    turned = turned_axis(built.axes, built.uses)
+    if turned is not None:
+        side = built.axes[turned].extent
+        if side > BLOCK and side % BLOCK == 0:
+            # The rest of the axis joins the grid.
+            extents = (*extents[:turned], side // BLOCK, BLOCK, *extents[turned + 1 :])
+            turned += 1
+        built = build(extents, BLOCK if extents[-1] > BLOCK else 0)
+    elif chunk := chunk_of(extents):
         built = build(extents, chunk)
+    inner = (() if turned is None else (built.axes[turned],)) + built.axes[-1:]
 
     nest = Nest(built.builder)
-    index, grid = nest.grid(built.axes[:-1])
-    nest.loops(built.axes[-1:], built.stores)
+    index, grid = nest.grid([axis for axis in built.axes if axis not in inner])
+    nest.loops(inner, built.stores)
     return built.builder.launch(
         label,
         index,
@@ -83,6 +90,23 @@ def elementwise(
         location=location,
         sources=sources,
     )
+
+
+def turned_axis(axes: Sequence[Axis], uses: Uses) -> int | None:
+    """The place of an axis along which a load is contiguous that strides along the vector axis; None for none.
+
+    Walking both axes in blocks then reads each cache line once, where whole rows would read it once an element.
+    """
+    if len(axes) < 2:
+        return None
+    last = axes[-1]
+    for memory, terms in uses.addresses:
+        if memory.writable or abs(uses.stride(terms, last)) < LINE:
+            continue
+        for place, axis in enumerate(axes[:-1]):
+            if uses.stride(terms, axis) == 1 and axis.extent >= LINE <= last.extent:
+                return place
+    return None
 
 
 def chunk_of(extents: tuple[int, ...]) -> int:
@@ -100,11 +124,11 @@ def cost_of(uses: Uses, axes: Sequence[Axis], builder: KernelBuilder) -> Cost:
     """Operations, and bytes of distinct elements that the addresses touch."""
     total = math.prod(a.extent for a in axes)
     bytes_moved = 0.0
-    extents = {a.var: a.extent for a in axes}
+    extents: dict[Expr, int] = {a.var: a.extent for a in axes}
     for memory in builder.args:
         touched = 1
-        for terms in uses.addresses:
-            if tuple(s for _, s in terms) == memory.strides:
-                touched = max(touched, math.prod(extents.get(v, 1) for v, s in terms if s))  # type: ignore[arg-type]
+        for seen, terms in uses.addresses:
+            if seen is memory:
+                touched = max(touched, math.prod(extents[v] for v, s in terms if s and v in extents))
         bytes_moved += touched * memory.dtype.itemsize
     return Cost(float(total * uses.applies), bytes_moved)

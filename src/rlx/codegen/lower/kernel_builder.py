@@ -77,9 +77,7 @@ class KernelBuilder:
     ) -> Store:
         """Store to `view` at `index`."""
         address = self.space.dot(index, view.strides, view.offset)
-        memory = self.memory(
-            view, tuple(c for _, c in address.terms), address.const, writable=True, aliases=aliases
-        )
+        memory = self.memory(view, tuple(c for _, c in address.terms), address.const, writable=True, aliases=aliases)
         return Store(memory, tuple(atom for atom, _ in address.terms), value, mask)
 
     # -- the end ---------------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ from rlx.ir.dtypes import DType
 from rlx.ir.graph import Node, Value
 from rlx.passes.group import Group, is_expensive
 
+#: Loads from which on an element is kept for later passes instead of being computed again.
+DEAR = 4
+
 
 def lower_rows(scope: Scope, group: Group) -> None:
     """One kernel for the group, and memory for its outputs."""
@@ -57,6 +60,7 @@ def row_program(group: Group, views: dict[Value, Any]) -> RowProgram:
 
     phases: list[Phase] = []
     kept_bytes = 0
+    held: set[Value] = set(views)
     for p in range(count):
         stores = tuple(
             FullStore(v, views[v], lambda reader, r, at, v=v: full_index(reader, r, at)[v])
@@ -66,13 +70,14 @@ def row_program(group: Group, views: dict[Value, Any]) -> RowProgram:
         keep: list[Value] = []
         for node in group.nodes:
             value = node.outputs[0]
-            if value not in group.full or phase_of[value] != p or value in views or not is_expensive(node):
+            if value not in group.full or phase_of[value] != p or value in held or effort(group, node, held) < DEAR:
                 continue
             nbytes = value.type.dtype.itemsize * elements(row)
             needed = any(phase_used(n, phase_of) > p for n in group.nodes if value in n.inputs)
             if needed and kept_bytes + nbytes <= KEEP_BYTES:
                 kept_bytes += nbytes
                 keep.append(value)
+                held.add(value)
         reductions = tuple(
             reduction(node, place) for node in group.nodes if node.op in COMBINERS and phase_of[node.output] == p + 1
         )
@@ -88,6 +93,26 @@ def row_program(group: Group, views: dict[Value, Any]) -> RowProgram:
         if v not in group.full
     )
     return RowProgram(rows, row, tuple(phases), row_stores, place)
+
+
+def effort(group: Group, node: Node, held: set[Value]) -> int:
+    """What computing `node` again would take, in loads: of itself and of what it reads but is not `held` in memory."""
+    makers = {v: n for n in (*group.inlined, *group.nodes) for v in n.outputs if v not in held}
+    space = elements(group.space)
+    seen: set[Node] = set()
+    queue = [node]
+    total = 0
+    while queue and total < DEAR:
+        made = queue.pop()
+        total += DEAR if is_expensive(made) else 3 if made.op == "gather" else 0
+        for value in dict.fromkeys(made.inputs):
+            maker = makers.get(value)
+            if maker is None:
+                total += 2 * value.type.elements > space
+            elif maker not in seen and maker.op not in COMBINERS:
+                seen.add(maker)
+                queue.append(maker)
+    return total
 
 
 def phase_used(node: Node, phase_of: dict[Value, int]) -> int:

@@ -5,8 +5,8 @@ phases: a phase is one pass over the row that accumulates reductions and stores 
 results. Softmax is three phases, layer normalisation two or three, a plain reduction one.
 
 Two ways to run a row. *Inside*: the row's elements are the vector loop; results are scalars. *Across*: where
-neighbouring rows, not neighbouring elements, lie side by side in memory, a piece of the last row dimension is the vector
-loop and results are short local arrays. Either way the order of a sum depends on the shape alone.
+neighbouring rows, not neighbouring elements, lie side by side in memory, a piece of the last row dimension is the
+vector loop and results are short local arrays. Either way the order of a sum depends on the shape alone.
 
 An element that is dear to compute and needed in a later phase is kept in local memory, if it fits and the row runs
 inside; one that is stored anyway is read back; anything else is computed again.
@@ -244,12 +244,11 @@ def _runs_across(built: _Built, uses: Uses) -> bool:
         return False
     lane, inner = built.rows[-1], built.reduced[-1]
     score = 0
-    for terms in uses.addresses:
-        along_rows = along_row = 0
-        for atom, stride in terms:
-            along_rows += stride if atom is lane.var else 0
-            along_row += stride if atom is inner.var else 0
-        if along_rows == 1 and along_row != 1 and along_row != 0:
+    for memory, terms in uses.addresses:
+        if memory not in built.builder.args:
+            continue  # private memory adapts to either way
+        along_rows, along_row = uses.stride(terms, lane), uses.stride(terms, inner)
+        if along_rows == 1 and along_row not in (0, 1):
             score += 1
         elif along_row == 1:
             score -= 1
@@ -302,4 +301,3 @@ def _launch(
         location=location,
         sources=sources,
     )
-

@@ -36,17 +36,19 @@ def lower_elementwise(scope: Scope, group: Group) -> None:
 
 
 def lower_concatenate(scope: Scope, group: Group) -> None:
-    """Each operand stores its own slice of the result: no selects, no copies of copies."""
+    """Each operand stores its own slice of the result, unless it was computed there already."""
     node = group.nodes[-1]
     result = node.output
     dimension: Any = node.attrs["dimension"]
-    view = scope.allocate(result)
+    view = scope.whole(node)
     start = 0
     for value in node.inputs:
         shape = value.type.sizes
         piece = View(view.buffer, view.dtype, shape, view.strides, view.offset + start * view.strides[dimension])
-        store_value(scope, value, piece, label=group.label, node=node, static=result in scope.static)
         start += shape[dimension]
+        if scope.views.get(value) == piece:
+            continue
+        store_value(scope, value, piece, label=group.label, node=node, static=result in scope.static)
     scope.views[result] = view
 
 
@@ -76,7 +78,11 @@ def lower_update(scope: Scope, group: Group) -> None:
 
 def in_place(scope: Scope, x: Value, result: Value) -> View | None:
     """The memory of `x`, where `result` may overwrite it; None where it may not."""
-    if x in scope.expendable and result not in scope.static and scope.destinations.get(result) in (None, scope.views[x]):
+    if (
+        x in scope.expendable
+        and result not in scope.static
+        and scope.destinations.get(result) in (None, scope.views[x])
+    ):
         return scope.views[x]
     return None
 

@@ -21,9 +21,10 @@ class View:
     @property
     def is_row_major(self) -> bool:
         """Whether the elements lie one after another, last dimension fastest."""
-        return all(
-            s == e for n, s, e in zip(self.shape, self.strides, row_major(self.shape), strict=True) if n != 1
-        ) or 0 in self.shape
+        return (
+            all(s == e for n, s, e in zip(self.shape, self.strides, row_major(self.shape), strict=True) if n != 1)
+            or 0 in self.shape
+        )
 
     @property
     def byte_offset(self) -> int:

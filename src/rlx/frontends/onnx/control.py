@@ -3,6 +3,9 @@
 What is known at import is decided there: an If on a known condition imports the branch it takes, a Loop whose trip
 count is known becomes a scan, or is unrolled where the shapes it carries change. The rest becomes `cond`,
 `while_loop` and `scan`, whose bodies are closed: what they read from around becomes an operand.
+
+A branch on an unknown condition may not fit the given shapes (an export for two sample rates, imported for one).
+It is kept as NaN, with a ModelWarning, so that taking it is seen while the other branch works.
 """
 
 from __future__ import annotations

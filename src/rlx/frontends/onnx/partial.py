@@ -33,6 +33,7 @@ class PartialBuilder(GraphBuilder):
         self._known: dict[Value, np.ndarray] = {}
         self._unwritten: dict[Value, Location] = {}
         self._weights: dict[Value, np.ndarray] = {}
+        self._named: dict[str, Value] = {}
 
     # -- what is known ---------------------------------------------------------------------------------------------
 
@@ -53,7 +54,16 @@ class PartialBuilder(GraphBuilder):
         return self._weights.get(value) if found is None else found
 
     def parameter(self, name: str, data: np.ndarray) -> Value:
-        value = super().parameter(name, data)
+        """As GraphBuilder.parameter; a name that another weight has, as bodies may reuse names, gets a number."""
+        number, unique = 1, name
+        while unique in self._named:
+            value = self._named[unique]
+            if self._weights[value] is data:
+                return value
+            number += 1
+            unique = f"{name}.{number}"
+        value = super().parameter(unique, data)
+        self._named[unique] = value
         self._weights[value] = data
         return value
 

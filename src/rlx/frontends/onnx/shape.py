@@ -11,6 +11,7 @@ from rlx.frontends.onnx.partial import FOLD_LIMIT
 from rlx.frontends.onnx.site import Site, handles
 from rlx.frontends.onnx.tensors import dtype_of
 from rlx.ir import dtypes
+from rlx.ir.builder import broadcast_shapes
 from rlx.ir.graph import Value
 
 
@@ -96,8 +97,7 @@ def transpose(site: Site) -> Value:
 @handles("Expand")
 def expand(site: Site) -> Value:
     x = site[0]
-    target = np.broadcast_shapes(x.type.sizes, site.ints(1, "shape"))
-    return site.b.broadcast(x, target)
+    return site.b.broadcast(x, broadcast_shapes(x.type.shape, site.ints(1, "shape")))
 
 
 @handles("Concat")
@@ -263,7 +263,7 @@ def constant_of_shape(site: Site) -> Value:
 
 @handles("Range")
 def range_(site: Site) -> Value:
-    start, limit, step = (site.array(i, what).reshape(())[()] for i, what in enumerate(("start", "limit", "delta")))
+    start, limit, step = (site.array(i, what).reshape(()).item() for i, what in enumerate(("start", "limit", "delta")))
     count = max(int(np.ceil((limit - start) / step)), 0)
     dtype = site[0].type.dtype
     if count <= FOLD_LIMIT:

@@ -52,11 +52,6 @@ def dtype_of(code: int, *, what: str) -> DType:
     return dtype
 
 
-def code_of(dtype: DType) -> int:
-    """ONNX's number for `dtype`."""
-    return next(code for code, known in _DTYPES.items() if known is dtype)
-
-
 def to_array(tensor: TensorProto, folder: Path) -> np.ndarray:
     """The array of an ONNX tensor of the model in `folder`; read-only.
 
