@@ -258,6 +258,10 @@ class BodyEmitter:
                 self.line(f"let {name} = {a};")
                 named.append(name)
             args = named
+        elif e.op.startswith("shift") and isinstance(e.args[1], Const):
+            name = self._fresh("c")
+            self.line(f"let {name} = {args[1]};")
+            args = [args[0], name]
         elif to is i32 and e.op in ("div", "rem") and isinstance(e.args[1], Const) and e.args[1].value.real > 0:
             return f"({args[0]} {'/' if e.op == 'div' else '%'} {args[1]})"
         return apply_pointwise(e.op, args, sources, to, self.target)

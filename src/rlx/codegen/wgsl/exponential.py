@@ -92,7 +92,7 @@ fn rlx_log(x: f32) -> f32 {
   return rlx_log_assemble(g, f32(k));
 }
 fn rlx_log1p(x: f32) -> f32 {
-  if (rlx_is_nan(x) || x == 0.0f || x >= 3.0e38f) { return select(x, rlx_log(x), x >= 3.0e38f); }
+  if (rlx_is_nan(x) || x == 0.0f || x >= 1.0e8f) { return select(x, rlx_log(x), x >= 1.0e8f); }
   if (x < -1.0f) { return rlx_nan(); }
   if (x == -1.0f) { return -rlx_inf(); }
   if (rlx_abs(x) < 1.0e-7f) { return x; }

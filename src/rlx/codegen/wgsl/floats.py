@@ -75,6 +75,17 @@ fn rlx_nextafter(x: f32, y: f32) -> f32 {
   let outward = (ky > kx) != (bx > 0x7fffffffu);
   return bitcast<f32>(select(bx - 1u, bx + 1u, outward));
 }
+fn rlx_next_bits(x: u32, y: u32, sign_bit: u32, largest: u32) -> u32 {
+  let low = (1u << sign_bit) - 1u;
+  let sx = x & low;
+  let sy = y & low;
+  if (sx > largest || sy > largest) { return low; }
+  let kx = select(i32(sx), -i32(sx), (x >> sign_bit) != 0u);
+  let ky = select(i32(sy), -i32(sy), (y >> sign_bit) != 0u);
+  if (kx == ky) { return y; }
+  if (sx == 0u) { return (y & (1u << sign_bit)) | 1u; }
+  return select(x - 1u, x + 1u, (ky > kx) != ((x >> sign_bit) != 0u));
+}
 fn rlx_i32_f32(x: f32) -> i32 {
   let inside = i32(clamp(x, -2147483648.0f, 2147483520.0f));
   let high = select(inside, 2147483647i, x >= 2147483648.0f);

@@ -34,7 +34,7 @@ def interval_of(e: Expr, variables: Mapping[str, Interval], memo: dict[int, Inte
 
 
 def _fit(interval: Interval | None) -> Interval | None:
-    return interval if interval is not None and _LEAST < interval[0] and interval[1] <= _MOST else None
+    return interval if interval is not None and _LEAST <= interval[0] and interval[1] <= _MOST else None
 
 
 def _apply(e: Apply, variables: Mapping[str, Interval], memo: dict[int, Interval | None]) -> Interval | None:
@@ -42,8 +42,9 @@ def _apply(e: Apply, variables: Mapping[str, Interval], memo: dict[int, Interval
         source = e.args[0].dtype
         if source.kind == "bool":
             return (0, 1)
-        if source.is_integer and source.bits < 32:
-            return (0, (1 << source.bits) - 1) if source.kind == "uint" else (-(1 << source.bits), 1 << source.bits)
+        if source.is_integer and source.bits <= 32:
+            half = 1 << (source.bits - 1)
+            return (0, 2 * half - 1) if source.kind == "uint" else (-half, half - 1)
         return None
     operands = e.args[1:] if e.op == "select" else e.args
     known = [interval_of(a, variables, memo) for a in operands]

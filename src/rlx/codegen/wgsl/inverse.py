@@ -21,7 +21,8 @@ fn rlx_atan(x: f32) -> f32 {
     low = -2.18556941e-8f;
   }
   let s = z * z;
-  let p = ((((-0.0594457f * s + 0.1059217f) * s - 0.14229059f) * s + 0.19998644f) * s - 0.33333316f) * s * z;
+  let p = (((((0.05054182931780815f * s - 0.08627283573150635f) * s + 0.11071759462356567f) * s
+    - 0.14284175634384155f) * s + 0.19999977946281433f) * s - 0.3333333432674408f) * s * z;
   return rlx_copysign(high + (z + (p + low)), x);
 }
 fn rlx_atan2(y: f32, x: f32) -> f32 {
@@ -46,7 +47,8 @@ fn rlx_atan2(y: f32, x: f32) -> f32 {
   return rlx_copysign(angle, y);
 }
 fn rlx_asin_series(s: f32) -> f32 {
-  return ((((0.04216319911f * s + 0.02418131147f) * s + 0.04547002556f) * s + 0.07495300257f) * s + 0.16666752422f) * s;
+  return (((((0.0338057205080986f * s + 0.01707787811756134f) * s + 0.031116152182221413f) * s + 0.04459803178906441f) * s
+    + 0.07500098645687103f) * s + 0.1666666567325592f) * s;
 }
 fn rlx_asin(x: f32) -> f32 {
   if (rlx_is_nan(x) || x == 0.0f) { return x; }
@@ -96,6 +98,10 @@ fn rlx_cbrt(x: f32) -> f32 {
     bits = (bits << up) & 0x7fffffu | 0x800000u;
     bits = bits + ((120u - up) << 23u);
     scale = 9.09494702e-13f;
+  }
+  if (bits >= 0x7e000000u) {
+    bits = bits - (60u << 23u);
+    scale = 1048576.0f;
   }
   let a = bitcast<f32>(bits);
   var t = bitcast<f32>(bits / 3u + 709958130u);

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlx.codegen.wgsl.types import WgslTarget, decode, is_packed, register_type, wrapped
+from rlx.codegen.wgsl.types import WgslTarget, decode, encode, is_packed, register_type, wrapped
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
@@ -22,6 +22,9 @@ _ELEMENTARY = frozenset(
     "exp expm1 log log1p rsqrt sqrt cbrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh logistic erf pow "
     "atan2 rem div max min sign".split()
 )
+
+#: Bits of the largest magnitude that is a number.
+_LARGEST = {dtypes.f16: 0x7C00, dtypes.bf16: 0x7F80, dtypes.f8e4m3: 0x7E, dtypes.f8e5m2: 0x7C}
 
 
 def apply_pointwise(op: str, args: Sequence[str], sources: Sequence[DType], to: DType, target: WgslTarget) -> str:
@@ -63,8 +66,12 @@ def _float(op: str, args: Sequence[str], source: DType) -> str | None:
             return f"((bitcast<u32>({x}) & 0x7f800000u) != 0x7f800000u)"
         case "floor" | "ceil" | "round":
             return wrapped(f"{op}({x})", source)
-        case "nextafter" if source is dtypes.f32:
-            return f"rlx_nextafter({args[0]}, {args[1]})"
+        case "nextafter":
+            if source is dtypes.f32:
+                return f"rlx_nextafter({args[0]}, {args[1]})"
+            bits = [encode(a, source) for a in args]
+            moved = f"rlx_next_bits({bits[0]}, {bits[1]}, {source.bits - 1}u, {_LARGEST[source]}u)"
+            return decode(moved, source)
     if op in _ARITHMETIC:
         return wrapped(f"({args[0]} {_ARITHMETIC[op]} {args[1]})", source)
     if op in _ELEMENTARY:
@@ -145,14 +152,8 @@ def _shift(op: str, x: str, by: str, source: DType, kind: str) -> str:
     amount = f"u32({count})" if bits == 64 else count
     if op == "shift_left":
         return wrapped(f"select({kind}(0), {x} << ({amount} & {max(31, bits - 1)}u), {inside})", source)
-    if op == "shift_right_arithmetic":
-        signed = "i64" if bits == 64 else "i32"
-        value = x if source.kind == "int" else f"bitcast<{signed}>({x})"
-        if bits < 32 and source.kind == "uint":
-            value = f"((bitcast<i32>({x}) << {32 - bits}u) >> {32 - bits}u)"
-        most = f"select({bits - 1}u, {amount}, {inside})"
-        shifted = f"({value} >> ({most}))"
-        return wrapped(shifted if source.kind == "int" else f"bitcast<{kind}>({shifted})", source)
+    if op == "shift_right_arithmetic" and source.kind == "int":
+        return f"({x} >> select({bits - 1}u, {amount}, {inside}))"
     value = f"bitcast<{unsigned}>({x})" if source.kind == "int" else x
     if bits < 32:
         value = f"({value} & {(1 << bits) - 1}u)"
