@@ -1,7 +1,8 @@
-"""Kernels that loops cannot express well, for WebGPU: none yet takes a spec, so products run as loops."""
+"""Kernels that loops cannot express well, for WebGPU: tiled matrix products. Convolutions run as loops."""
 
 from __future__ import annotations
 
+from rlx.backends.webgpu.matmul import tiled_matmul
 from rlx.codegen.lower import ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
 from rlx.codegen.wgsl import WgslTarget
 
@@ -13,7 +14,8 @@ class WebGpuTemplates:
         self.target = target
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
-        return None
+        kernel = tiled_matmul(spec, epilogue, self.target)
+        return None if kernel is None else MatmulKernels(None, 0, kernel)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
         return None

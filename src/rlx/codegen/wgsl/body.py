@@ -80,6 +80,11 @@ class BodyEmitter:
         self.line(f"let {name} = {value};")
         self._set_index(var, name, extent)
 
+    def bind_value(self, var: Var, name: str) -> None:
+        """`var` is a value that stands in the shader under `name`."""
+        self._names[var.name] = (name, False)
+        self._intervals.pop(var.name, None)
+
     def _set_index(self, var: Var, name: str, extent: int | None) -> None:
         self._names[var.name] = (name, True)
         self._intervals[var.name] = (0, max(0, (extent if extent is not None else (1 << 31) - 1) - 1))

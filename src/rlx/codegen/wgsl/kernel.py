@@ -61,11 +61,8 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
     threads = grid * extent
     if threads >= 1 << 31:
         raise UnsupportedKernel(f"kernel {kernel.label} has a grid of {threads}, above 2**31")
-    groups = -(-threads // WORKGROUP)
-    rows = -(-groups // _ROW)
-    width = groups if rows <= 1 else _ROW
-    flat = "wg.x" if rows <= 1 else f"(wg.y * {_ROW}u + wg.x)"
-    emitter.line(f"let flat = i32({flat} * {WORKGROUP}u + local);")
+    group, columns, rows = workgroup_grid(-(-threads // WORKGROUP))
+    emitter.line(f"let flat = i32({group} * {WORKGROUP}u + local);")
     emitter.line(f"if (flat >= {threads}) {{ return; }}")
     if split is None:
         emitter.bind_index(kernel.index, "flat", max(grid, 1))
@@ -73,18 +70,28 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
     else:
         emitter.bind_index(kernel.index, f"flat / {extent}", max(grid, 1))
         emitter.split_body(body[:-1], split, f"flat % {extent}")
-    text = "\n".join(emitter.lines)
-    source = "\n".join(
-        [
-            *declarations,
-            functions_for(text, target),
-            f"@compute @workgroup_size({WORKGROUP})",
-            "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) local: u32) {",
-            text,
-            "}",
-        ]
-    )
-    return Shader(source + "\n", len(kernel.args), (width, max(rows, 1)))
+    source = module_source(declarations, emitter.lines, target, WORKGROUP)
+    return Shader(source, len(kernel.args), (columns, rows))
+
+
+def workgroup_grid(groups: int) -> tuple[str, int, int]:
+    """(a workgroup's number as an expression, columns, rows of the dispatch); numbers past `groups` occur."""
+    rows = -(-groups // _ROW)
+    return ("wg.x", groups, 1) if rows <= 1 else (f"(wg.y * {_ROW}u + wg.x)", _ROW, rows)
+
+
+def module_source(declarations: Sequence[str], lines: Sequence[str], target: WgslTarget, workgroup: int) -> str:
+    """A whole shader: what its body needs, and the body, which sees `wg` and `local`."""
+    text = "\n".join(lines)
+    parts = [
+        *declarations,
+        functions_for(text, target),
+        f"@compute @workgroup_size({workgroup})",
+        "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) local: u32) {",
+        text,
+        "}",
+    ]
+    return "\n".join(parts) + "\n"
 
 
 def _written(kernel: LoopKernel, memory: Memory) -> bool:
