@@ -1,0 +1,87 @@
+"""Buffers on a WebGPU device: transfers at every offset, views, fills, limits, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rlx.driver import HOST, Buffer, DeviceArena
+from rlx.driver.memory import device_memory
+from rlx.errors import NotHostMemory, OutOfMemory
+from rlx.ir import TensorType, dtypes
+
+
+def _bytes(seed: int, n: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, n, np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [d for d in dtypes.ALL if d.name != "bool"], ids=str)
+def test_bytes_come_back_as_they_went(webgpu, dtype):
+    array = _bytes(1, 37 * dtype.itemsize).view(dtype.numpy)
+    back = Buffer.from_numpy(array).to(webgpu).to(HOST).numpy()
+    np.testing.assert_array_equal(back.view(np.uint8), array.view(np.uint8))
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (1, 2), (3, 9), (4, 8), (5, 37), (2, 3)])
+def test_a_view_at_any_byte_is_written_without_touching_its_neighbours(webgpu, start, stop):
+    whole, part = _bytes(2, 37), _bytes(3, stop - start)
+    buffer = Buffer.from_numpy(whole).to(webgpu)
+    buffer[start:stop].copy_from(Buffer.from_numpy(part))
+    expected = whole.copy()
+    expected[start:stop] = part
+    np.testing.assert_array_equal(buffer.to(HOST).numpy(), expected)
+    np.testing.assert_array_equal(buffer[start:stop].to(HOST).numpy(), part)
+
+
+@pytest.mark.parametrize("shift", [1, 4, 8])
+def test_overlapping_parts_of_one_buffer_are_copied_as_if_through_another(webgpu, shift):
+    whole = _bytes(4, 64)
+    buffer = Buffer.from_numpy(whole).to(webgpu)
+    buffer[shift:40].copy_from(buffer[: 40 - shift])
+    expected = whole.copy()
+    expected[shift:40] = whole[: 40 - shift]
+    np.testing.assert_array_equal(buffer.to(HOST).numpy(), expected)
+
+
+def test_a_fill_repeats_its_pattern(webgpu):
+    buffer = Buffer.empty(TensorType((7,), dtypes.i16), webgpu)
+    buffer.fill(-3)
+    np.testing.assert_array_equal(buffer.to(HOST).numpy(), np.full(7, -3, np.int16))
+
+
+def test_device_memory_is_not_read_as_host_memory(webgpu):
+    with pytest.raises(NotHostMemory):
+        Buffer.from_numpy(np.zeros(4, np.float32)).to(webgpu).numpy()
+
+
+def test_more_than_one_buffer_can_hold_is_out_of_memory_and_says_so(webgpu):
+    limit = int(webgpu.properties.features["max-buffer-size"])
+    with pytest.raises(OutOfMemory, match="largest buffer"):
+        Buffer.empty(TensorType((limit + 4,), dtypes.u8), webgpu)
+
+
+def test_freed_memory_serves_the_next_buffer_of_its_size(webgpu):
+    backend = device_memory(webgpu).backend
+    first = backend.allocate(12345, 64)
+    backend.free(first)
+    assert backend.allocate(12345, 64) == first
+    backend.free(first)
+
+
+def test_an_address_outside_every_allocation_is_refused(webgpu):
+    from rlx.errors import DriverError
+
+    with pytest.raises(DriverError, match="belongs to no allocation"):
+        device_memory(webgpu).backend.copy_within(8, 16, 4)
+
+
+def test_a_debug_arena_finds_an_overwritten_red_zone(webgpu):
+    from rlx.driver.planner import Interval, plan_apart
+    from rlx.errors import RedZoneError
+
+    plan = plan_apart([Interval("x", 0, 1, 16)], alignment=256)
+    with DeviceArena(webgpu, plan, debug=True) as arena:
+        arena.check()
+        arena._bytes[plan.offsets["x"] + 16 : plan.offsets["x"] + 17].fill(0)
+        with pytest.raises(RedZoneError):
+            arena.check()
