@@ -87,7 +87,11 @@ def test_nan_and_infinity_are_kept(webgpu):
     b = GraphBuilder("limits")
     v = b.input("x", type_of(x))
     zero = b.full((6,), 0.0, dtypes.f32)
-    outputs = {"same": b.emit("ne", v, v), "max": b.emit("max", v, zero), "sum": b.emit("reduce_max", v, dimensions=(0,))}
+    outputs = {
+        "same": b.emit("ne", v, v),
+        "max": b.emit("max", v, zero),
+        "sum": b.emit("reduce_max", v, dimensions=(0,)),
+    }
     got = Session(webgpu, NO_CACHE).compile(b.build(outputs))(x=x)
     np.testing.assert_array_equal(got["same"], np.isnan(x))
     np.testing.assert_array_equal(got["max"], np.maximum(x, 0))
@@ -137,7 +141,7 @@ def test_kinds_that_keep_to_one_api_are_absent_where_it_is(webgpu):
 
 def test_minilm_agrees_with_the_cpu(webgpu, minilm):
     model = rlx.load(minilm)
-    shapes = {name: (1, 16) for name in model.inputs}
+    shapes = dict.fromkeys(model.inputs, (1, 16))
     rng = np.random.default_rng(0)
     values = {"input_ids": rng.integers(1000, 20000, (1, 16)), "attention_mask": np.arange(16)[None] < 11}
     inputs = {

@@ -38,7 +38,7 @@ class WebGpuBackend:
             "adapter": info["adapter_type"],
             "driver": info["description"],
         }
-        features |= {feature: True for feature in opened.features}
+        features |= dict.fromkeys(opened.features, True)
         features |= dict(opened.limits)
         return DeviceProperties(info["device"], self.memory(ordinal).capacity_bytes, features)
 

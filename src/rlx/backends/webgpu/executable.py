@@ -116,7 +116,9 @@ class WebGpuExecutable:
             layout = self._layouts.get(bindings)
             if layout is None:
                 compute = gpu.wgpu.ShaderStage.COMPUTE
-                entries = [{"binding": i, "visibility": compute, "buffer": {"type": "storage"}} for i in range(bindings)]
+                entries = [
+                    {"binding": i, "visibility": compute, "buffer": {"type": "storage"}} for i in range(bindings)
+                ]
                 layout = self._layouts[bindings] = gpu.device.create_bind_group_layout(entries=entries)
             try:
                 module = gpu.device.create_shader_module(code=self._sources[number])

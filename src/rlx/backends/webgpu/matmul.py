@@ -1,9 +1,9 @@
-"""Matrix products in tiles: one workgroup computes a tile of the result from tiles of its operands in workgroup memory.
+"""Matrix products in tiles: one workgroup computes one of the result, from tiles of the operands in its memory.
 
-256 invocations hold a tile of 16 R rows by 64 columns, R rows of 4 columns each in registers; both operands pass through
-workgroup memory 16 steps of k at a time. An invocation's columns lie 16 apart, so that neighbours store to neighbouring
-addresses; operands are read along the dimension in which they are contiguous. Each sum runs over k in order, so results
-do not depend on the number of workgroups. The epilogue runs on each element as it is finished.
+256 invocations hold a tile of 16 R rows by 64 columns, R rows of 4 columns each in registers; both operands pass
+through workgroup memory 16 steps of k at a time. An invocation's columns lie 16 apart, so that neighbours store to
+neighbouring addresses; operands are read along the dimension in which they are contiguous. Each sum runs over k in
+order, so results do not depend on the number of workgroups. The epilogue runs on each element as it is finished.
 
 Taken: f32, i32 and u32 with rows and columns enough to fill a part of a tile. A single row, or a few columns, is left
 to loops, where each element is an invocation of its own.
@@ -53,9 +53,7 @@ def tiled_matmul(spec: MatmulSpec, epilogue: Epilogue, target: WgslTarget) -> Te
 
 
 class _Tile:
-    def __init__(
-        self, spec: MatmulSpec, epilogue: Epilogue, args: tuple[Memory, ...], target: WgslTarget
-    ) -> None:
+    def __init__(self, spec: MatmulSpec, epilogue: Epilogue, args: tuple[Memory, ...], target: WgslTarget) -> None:
         self.spec, self.epilogue, self.args, self.target = spec, epilogue, args, target
         self.m, self.n, self.k = math.prod(spec.m), math.prod(spec.n), math.prod(spec.k)
         self.rows = 1 if self.m <= 16 else 2 if self.m <= 32 else 4
@@ -105,7 +103,9 @@ class _Tile:
         for part in range(high * _DEPTH // 256):
             place = f"(i32(local) + {part * 256})"
             row, depth = (
-                (f"{place} / {_DEPTH}", f"{place} % {_DEPTH}") if along_k else (f"{place} % {high}", f"{place} / {high}")
+                (f"{place} / {_DEPTH}", f"{place} % {_DEPTH}")
+                if along_k
+                else (f"{place} % {high}", f"{place} / {high}")
             )
             self._load(line, "a0", "left", high, ("m", row, spec.m, a_m, self.m), (depth, spec.k, a_k), "a_start", zero)
         along_k = not b_n or (bool(b_k) and abs(b_k[-1]) < abs(b_n[-1]))

@@ -6,8 +6,8 @@ A step list becomes JSON:
     ["branch", [space, offset], then, orelse]
     ["repeat", test, [space, offset], body]
 
-Spaces: "arena", "persistent", "inputN", "outputN", "parameterN". A binding is a whole virtual buffer, so its offset is a
-multiple of 256 bytes; where an argument starts within it is part of the shader. A copy is a shader too, as WebGPU
+Spaces: "arena", "persistent", "inputN", "outputN", "parameterN". A binding is a whole virtual buffer, so its offset is
+a multiple of 256 bytes; where an argument starts within it is part of the shader. A copy is a shader too, as WebGPU
 refuses to copy within one buffer.
 """
 
@@ -177,9 +177,9 @@ def place_persistent(program: LoweredProgram) -> tuple[dict[VirtualBuffer, int],
                 offsets[buffer] = end
                 end += -(-max(buffer.nbytes, 1) // ALIGNMENT) * ALIGNMENT
     data = bytearray(max((offsets[b] + b.nbytes for b in offsets if b.kind == "constant"), default=0))
-    for b in offsets:
+    for b, offset in offsets.items():
         if b.kind == "constant":
-            data[offsets[b] : offsets[b] + b.nbytes] = b.data
+            data[offset : offset + b.nbytes] = b.data
     return offsets, end, bytes(data)
 
 

@@ -36,7 +36,7 @@ from rlx.ir.dtypes import DType, i32, i64
 
 @dataclass(frozen=True)
 class _Place:
-    """A memory: its array's name, whether elements are packed into words, atomic ones, and the first element's place."""
+    """A memory: its array's name, whether elements are packed into words (atomic ones), the first element's place."""
 
     name: str
     packed: bool

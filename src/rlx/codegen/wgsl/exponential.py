@@ -1,8 +1,8 @@
 """exp, expm1, log, log1p, tanh, logistic, erf, pow and the hyperbolic functions on f32, in WGSL.
 
 exp: x = n ln 2 + r (Cody & Waite 1980), a polynomial in r, then 2**n in two steps. log: the argument is 2**k (1 + g),
-and log(1 + g) = g - g**2 / 2 + g**3 P(g). Polynomials are minimax fits of our own, shared with the CPU's code. pow takes
-log2 in two parts, split by masking bits, so that their product with y keeps its fraction.
+and log(1 + g) = g - g**2 / 2 + g**3 P(g). Polynomials are minimax fits of our own, as in the CPU's code. pow takes log2
+in two parts, split by masking bits, so that their product with y keeps its fraction.
 """
 
 EXPONENTIAL = """

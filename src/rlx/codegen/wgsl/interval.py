@@ -34,7 +34,7 @@ def interval_of(e: Expr, variables: Mapping[str, Interval], memo: dict[int, Inte
 
 
 def _fit(interval: Interval | None) -> Interval | None:
-    return interval if interval is not None and _LEAST <= interval[0] and interval[1] <= _MOST else None
+    return interval if interval is not None and interval[0] >= _LEAST and interval[1] <= _MOST else None
 
 
 def _apply(e: Apply, variables: Mapping[str, Interval], memo: dict[int, Interval | None]) -> Interval | None:

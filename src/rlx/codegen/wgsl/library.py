@@ -12,8 +12,8 @@ import re
 from rlx.codegen.wgsl.exponential import EXPONENTIAL
 from rlx.codegen.wgsl.floats import FLOATS
 from rlx.codegen.wgsl.inverse import INVERSE
-from rlx.codegen.wgsl.types import WgslTarget
 from rlx.codegen.wgsl.trigonometric import TRIGONOMETRIC
+from rlx.codegen.wgsl.types import WgslTarget
 from rlx.codegen.wgsl.whole import WHOLE
 
 _NAME = re.compile(r"\brlx_\w+")

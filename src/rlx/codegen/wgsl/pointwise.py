@@ -134,7 +134,11 @@ def _integer(op: str, args: Sequence[str], source: DType, target: WgslTarget) ->
                 mask = "" if bits == 32 else f" & {(1 << bits) - 1}u"
                 return f"{kind}(countOneBits({word}{mask}))"
             mask = word if bits == 32 else f"({word} & {(1 << bits) - 1}u)"
-            return f"({kind}(countLeadingZeros({mask})) - {kind}({32 - bits}))" if bits < 32 else f"{kind}(countLeadingZeros({mask}))"
+            return (
+                f"({kind}(countLeadingZeros({mask})) - {kind}({32 - bits}))"
+                if bits < 32
+                else f"{kind}(countLeadingZeros({mask}))"
+            )
         case "shift_left" | "shift_right_logical" | "shift_right_arithmetic":
             return _shift(op, x, args[1], source, kind)
         case "pow":
@@ -169,7 +173,13 @@ def _convert(x: str, source: DType, to: DType, target: WgslTarget) -> str:
     if want == "bool":
         return f"((bitcast<u32>({x}) & 0x7fffffffu) != 0u)" if have == "f32" else f"({x} != {have}(0))"
     if have == "bool":
-        ones = {"i32": ("0i", "1i"), "u32": ("0u", "1u"), "f32": ("0.0f", "1.0f"), "i64": ("0li", "1li"), "u64": ("0lu", "1lu")}
+        ones = {
+            "i32": ("0i", "1i"),
+            "u32": ("0u", "1u"),
+            "f32": ("0.0f", "1.0f"),
+            "i64": ("0li", "1li"),
+            "u64": ("0lu", "1lu"),
+        }
         zero, one = ones[want]
         return f"select({zero}, {one}, {x})"
     if have == "f32" and want == "f32":
