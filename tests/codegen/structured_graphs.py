@@ -185,7 +185,7 @@ class Maker:
         return b.emit("clamp", b.emit("neg", bound), y, bound)
 
     def convolve(self, b: GraphBuilder, x: Value, depth: int) -> Value:
-        _, c, h, w = x.type.sizes
+        c = x.type.sizes[1]
         groups = self.pick(1, c)
         shape = (groups * self.pick(1, 2, 3), c // groups, self.pick(1, 3), self.pick(1, 2))
         weight = b.constant(self.whole(*shape)) if b is not self.b else b.parameter(self.name(), self.whole(*shape))

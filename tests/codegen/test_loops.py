@@ -28,7 +28,7 @@ from rlx.codegen.kernel import (
 )
 from rlx.codegen.target import Target
 from rlx.errors import UnsupportedKernel
-from rlx.ir.dtypes import DType, bool_, c64, f16, f32, f64, i8, i32, i64, u8
+from rlx.ir.dtypes import DType, bf16, bool_, c64, f16, f32, f64, i8, i32, i64, u8
 from rlx.testing.kernel_runner import SIZES, TARGETS, Loaded, index
 
 Run = Callable[..., None]
@@ -75,6 +75,18 @@ def test_a_vector_loop_writes_each_element_once_and_nothing_behind_the_last(run:
         run(kernel((x, out), loop, sizes=(N,)), given, got, sizes=(size,))
         np.testing.assert_array_equal(got[:size], given[:size] + 1)
         np.testing.assert_array_equal(got[size:], 7)
+
+
+@pytest.mark.parametrize("size", [3, 17, 18, 33, 65])
+def test_a_tail_of_narrowed_elements_writes_nothing_behind_the_last(run: Run, size: int) -> None:
+    """One lane left over, known at compile time, after a conversion to fewer bits: LLVM 22 stored too many."""
+    for source, to in ((f32, bf16), (f32, f16), (i32, i8), (i32, u8), (i64, i32), (i64, i8), (f64, f32), (f32, i8)):
+        x, out = vector("x", source), vector("out", to, writable=True)
+        loop = Loop(I, index(size), (Store(out, (I,), op("convert", Load(x, (I,)), dtype=to)),), "vector")
+        given, got = np.arange(size).astype(source.numpy), np.full(size + 16, 7, to.numpy)
+        run(kernel((x, out), loop), given, got)
+        np.testing.assert_array_equal(got[:size], given.astype(to.numpy), err_msg=f"{source} to {to}")
+        np.testing.assert_array_equal(got[size:], np.full(16, 7, to.numpy), err_msg=f"{source} to {to}")
 
 
 def test_a_masked_tail_touches_no_memory_behind_the_last_element(run: Run) -> None:
@@ -242,6 +254,17 @@ def test_masked_loads_give_other_and_masked_stores_leave_memory_alone(run: Run, 
     run(kernel((x, out), loop, sizes=(N,)), given, got, sizes=(size,))
     expected = np.concatenate([np.ones(3), given[:27], np.zeros(size - 30)]).astype(dtype.numpy)
     np.testing.assert_array_equal(got, expected)
+
+
+def test_a_masked_load_may_run_backwards(run: Run) -> None:
+    size = 41
+    x, out, fill = vector("x"), vector("out", writable=True), op("convert", I, dtype=f32)
+    place = op("sub", index(size - 1), I)
+    loaded = Load(x, (place,), op("lt", place, index(30), dtype=bool_), fill)
+    given = uniform(np.random.default_rng(11), 30)
+    got = np.zeros(size, np.float32)
+    run(kernel((x, out), Loop(I, N, (Store(out, (I,), loaded),), "vector"), sizes=(N,)), given, got, sizes=(size,))
+    np.testing.assert_array_equal(got, np.concatenate([np.arange(11), given[::-1]]))
 
 
 def test_a_uniform_load_behind_a_false_mask_is_not_made(run: Run) -> None:

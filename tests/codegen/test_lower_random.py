@@ -13,7 +13,7 @@ from rlx.ir.interpret import interpret
 from rlx.ir.verify import verify
 from rlx.passes import optimize
 
-CHUNKS, GRAPHS = 4, 20
+CHUNKS, GRAPHS = 4, 10
 
 
 def check(seed: int) -> None:

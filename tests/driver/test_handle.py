@@ -37,6 +37,15 @@ def test_state_is_read_written_and_reset_at_one_address(place: str, opaque: Devi
         assert handle.device == Device(place)
 
 
+def test_a_scalar_is_a_state(tmp_path: Path) -> None:
+    handle = BufferHandle("steps", TensorType((), f32))
+    handle.write(np.array(3, np.float32))
+    handle.save(tmp_path / "h")
+    handle.reset()
+    handle.load(tmp_path / "h")
+    assert handle.read() == 3
+
+
 def test_the_version_grows_with_each_change() -> None:
     handle = BufferHandle("h", STATE)
     seen = [handle.version]

@@ -232,7 +232,15 @@ def test_a_forked_child_can_run_the_parent_s_program(x):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_run_stops_for_ctrl_c_and_the_program_stays_usable(session):
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, as it does unless a test runner has switched it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_stops_for_ctrl_c_and_the_program_stays_usable(session, interruptible):
     """A loop that never ends by itself: only the signal ends it."""
     state = TensorType((), dtypes.f32)
     test = GraphBuilder("test")
@@ -255,7 +263,7 @@ def test_a_run_stops_for_ctrl_c_and_the_program_stays_usable(session):
     assert program(x=np.float32(3))["y"] == 3
 
 
-def test_compiling_stops_for_ctrl_c_without_leaving_files_and_can_be_done_again(tmp_path, x):
+def test_compiling_stops_for_ctrl_c_without_leaving_files_and_can_be_done_again(tmp_path, x, interruptible):
     """The signal arrives at several moments of a compilation; whichever it hits, nothing half-done is left."""
     from rlx.runtime import session as module
 

@@ -73,7 +73,7 @@ class BufferHandle:
         """Replace the content. Raises BufferMismatch for another shape or dtype, BufferFreed after `close`."""
         if type_of(array) != self.type:
             raise BufferMismatch(f"state {self.name!r} is {self.type}, not {type_of(array)}")
-        self._buffer.copy_from(Buffer.from_numpy(np.ascontiguousarray(array)))
+        self._buffer.copy_from(Buffer.from_numpy(np.array(array, order="C", copy=None)))
         self.mark_updated()
 
     def reset(self) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from rlx.backends.cpu.pool import pool
 from rlx.backends.cpu.walker import FIRST_ARGUMENT, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.driver.fork import renew_in_child
+from rlx.errors import DriverError
 from rlx.ir import TensorType, dtypes
 from rlx.options import Options
 
@@ -53,6 +54,7 @@ class CpuExecutable:
         self._stride = -(-manifest["scratch_bytes"] // 4096) * 4096
         self._scratch = DeviceArena(device, self._stride * options.threads)
         self._bound: list[np.ndarray] = []
+        self._closed = False
         self._ready = not self.parameters
         if self._ready:
             self._prepare([])
@@ -96,6 +98,8 @@ class CpuExecutable:
     def run_addresses(self, addresses: Sequence[int]) -> None:
         """`run` on bare host addresses, inputs then outputs: the quick path, for callers that checked all else."""
         with self._lock:
+            if not self._ready:
+                self._refuse()
             pool().ensure(self._threads - 1, self._image)
             self._call[:] = addresses
             if self._debug:
@@ -107,8 +111,13 @@ class CpuExecutable:
     def time_kernels(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[tuple[str, int]]:
         """Run once, kernel by kernel: (label, nanoseconds) in the order they ran."""
         with self._lock:
+            if not self._ready:
+                self._refuse()
             self._call[:] = [b.address for b in (*inputs, *outputs)]
             return self._steps.timings()
+
+    def _refuse(self) -> NoReturn:
+        raise DriverError("the program is closed" if self._closed else "the program has no parameters bound yet")
 
     def report(self) -> Mapping[str, Any]:
         """What the compiler did: dispatch, kernels, and the memory plan in bytes."""
@@ -128,6 +137,7 @@ class CpuExecutable:
     def close(self) -> None:
         """Give the memory back; the executable cannot run afterwards."""
         with self._lock:
+            self._ready, self._closed = False, True
             for arena in (self._arena, self._persistent, self._scratch):
                 arena.close()
 

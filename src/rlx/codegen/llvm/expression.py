@@ -2,8 +2,8 @@
 
 An expression is evaluated in a `Frame`. What does not differ between lanes stays scalar and is splat only where it
 meets a vector. Addresses are found by looking at how indices move along the vectorised loop: not at all (one scalar
-load), by one element (one vector load), by a constant (a gather with constant offsets), or in any other way (a
-gather).
+load), by one element forwards or back (one vector load), by a constant (a gather with constant offsets), or in any
+other way (a gather).
 """
 
 from __future__ import annotations
@@ -191,6 +191,8 @@ class ExpressionEmitter(MemoryEmitter):
             mask = active if mask is None else self.builder.and_(self.splat(mask, lanes), active)
         if stride == 1:
             return self.load_lanes(self.address(memory, load.index), memory.dtype, lanes, mask, other)
+        if stride == -1:
+            return self.load_reversed(self.address(memory, load.index), memory.dtype, lanes, mask, other)
         if stride is not None:
             pointer = self.address(memory, load.index)
             return self.load_strided(pointer, memory.dtype, stride, lanes, mask, other)

@@ -152,6 +152,17 @@ class MemoryEmitter(ValueEmitter):
         fill = constant(wide, 0) if other is None else self.to_memory(self.splat(real(other), lanes), dtype)
         return self.from_memory(self._masked_load(pointer, wide, type_, mask, fill), dtype)
 
+    def load_reversed(
+        self, pointer: ir.Value, dtype: DType, lanes: int, mask: ir.Value | None, other: Value | None
+    ) -> Value:
+        """Lane i from element -i of `pointer`: neighbours, loaded at once and turned around."""
+        lowest = self.element_pointer(pointer, dtype, I64(1 - lanes))
+        if mask is not None:
+            mask = self.reverse(self.splat(mask, lanes))
+        if other is not None:
+            other = self.reverse_value(self.splat_value(other, lanes))
+        return self.reverse_value(self.load_lanes(lowest, dtype, lanes, mask, other))
+
     def load_strided(
         self, pointer: ir.Value, dtype: DType, stride: int, lanes: int, mask: ir.Value | None, other: Value | None
     ) -> Value:
@@ -232,6 +243,8 @@ class MemoryEmitter(ValueEmitter):
         if mask is None:
             self._store(raw, pointer, type_)
             return
+        if self.target.has("avx512f") and isinstance(type_, ir.IntType) and type_.width < 64:
+            mask = self._opaque(mask)
         call = self.builder.call(
             declare(self.module, f"llvm.masked.store.{suffix(raw.type)}.p0", VOID, [raw.type, pointer.type, mask.type]),
             [raw, pointer, mask],
@@ -262,6 +275,16 @@ class MemoryEmitter(ValueEmitter):
         step = stride * (2 if dtype.is_complex else 1)
         offsets = lane_constants(I64, range(0, step * lanes, step)) if step else constant(vector(I64, lanes), 0)
         self.scatter(self._vector_gep(memory_type(dtype), pointer, offsets), dtype, value, mask)
+
+    def reverse(self, value: ir.Value) -> ir.Value:
+        """The lanes from last to first."""
+        return self.shuffle(value, range(lanes_of(value.type))[::-1])
+
+    def reverse_value(self, value: Value) -> Value:
+        """`reverse` that also takes complex pairs."""
+        if isinstance(value, Complex):
+            return Complex(self.reverse(value.re), self.reverse(value.im))
+        return self.reverse(value)
 
     # -- pieces --------------------------------------------------------------------------------------------------
 
@@ -297,6 +320,22 @@ class MemoryEmitter(ValueEmitter):
         call.arg_attributes[0] = ir.values.ArgumentAttributes()
         call.arg_attributes[0].align = self._size(element)
         return call
+
+    def _opaque(self, mask: ir.Value) -> ir.Value:
+        """The mask, such that LLVM cannot see which lanes are set.
+
+        LLVM 22 stores a whole wide lane where a truncated vector is stored under a mask that it knows to have one lane
+        set (llvm-project issue 179489), and so overwrites what lies behind.
+        """
+        b, lanes = self.builder, lanes_of(mask.type)
+        bits, wide = ir.IntType(lanes), ir.IntType(max(32, lanes))
+        word = b.bitcast(mask, bits)
+        if lanes < 32:
+            word = b.zext(word, wide)
+        word = b.asm(ir.FunctionType(wide, [wide]), "", "=r,0", [word], side_effect=False)
+        if lanes < 32:
+            word = b.trunc(word, bits)
+        return b.bitcast(word, mask.type)
 
     def _next_component(self, pointers: ir.Value, type_: ir.Type) -> ir.Value:
         b = self.builder

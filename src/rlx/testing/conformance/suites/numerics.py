@@ -1,0 +1,90 @@
+"""Numerics: every op on every dtype gives what its record says, within the record's tolerance.
+
+A case is an op and the dtype of its first operand; all its samples make one program. By default an op is held to one
+dtype and a few of its samples, another choice for each seed; in full, to all of them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from rlx.driver import HOST, Buffer
+from rlx.ir import GraphBuilder, all_ops, type_of
+from rlx.ir.op import Sample
+from rlx.testing.conformance.case import Case, Subject
+from rlx.testing.conformance.expect import expect
+from rlx.testing.op_samples import Arrays, assert_close, iter_samples
+
+#: Samples of one op and dtype that are run by default.
+FEW = 3
+Samples = list[tuple[str, Sample, Arrays]]
+
+
+def numerics_cases(*, full: bool) -> list[Case]:
+    """A case an op, or an op and dtype in full."""
+    cases: list[Case] = []
+    for op, kinds in _kinds().items():
+        chosen = kinds if full else kinds[zlib.crc32(op.encode()) % len(kinds) :][:1]
+        for kind in chosen:
+            cases.append(Case("numerics", f"numerics/{op}[{kind}]", _body(op, kind, full)))
+    return cases
+
+
+@cache
+def _kinds() -> dict[str, list[str]]:
+    """Op -> dtypes of its samples' first operands, f32 first."""
+    found: dict[str, list[str]] = {}
+    for name, op in all_ops().items():
+        if op.samples is None:
+            continue
+        rng = np.random.default_rng([zlib.crc32(name.encode()), 0])
+        kinds = sorted({_kind(s) for s in op.samples(rng)}, key=lambda k: (k != "f32", k))
+        if kinds:
+            found[name] = kinds
+    return found
+
+
+def _kind(sample: Sample) -> str:
+    return str(type_of(sample.arrays[0]).dtype) if sample.arrays else "none"
+
+
+def _body(op: str, kind: str, full: bool) -> Callable[[Subject], None]:
+    def body(subject: Subject) -> None:
+        samples = [s for s in iter_samples(op) if _kind(s[1]) == kind]
+        expect(samples, f"{op} has no sample of {kind}")
+        if not full and len(samples) > FEW:
+            samples = [samples[i] for i in sorted(subject.rng.choice(len(samples), FEW, replace=False))]
+        _check(subject, op, samples)
+
+    return body
+
+
+def _check(subject: Subject, op: str, samples: Samples) -> None:
+    """All samples in one program, its outputs poisoned before."""
+    b = GraphBuilder(op)
+    feeds: list[np.ndarray] = []
+    outputs = {}
+    for case, (_, sample, _) in enumerate(samples):
+        values = [b.input(f"c{case}.x{i}", type_of(array)) for i, array in enumerate(sample.arrays)]
+        feeds += sample.arrays
+        results = b.emit_many(op, *values, regions=sample.regions, **sample.attrs)
+        outputs |= {f"c{case}.y{i}": value for i, value in enumerate(results)}
+    graph = b.build(outputs)
+    program = subject.programs.load(graph)
+    subject.ends.callback(program.close)
+    inputs = [subject.buffer(array) for array in feeds]
+    sinks = {name: Buffer.empty(type, subject.device) for name, type in program.outputs.items()}
+    for sink in sinks.values():
+        poison = np.frombuffer(b"\xfb" * sink.nbytes, sink.dtype.numpy).reshape(sink.shape)
+        sink.copy_from(Buffer.from_numpy(poison))
+    subject.stream().run_now(program, inputs, list(sinks.values()))
+    for case, (id, sample, expected) in enumerate(samples):
+        got = [sinks[f"c{case}.y{i}"].to(HOST).numpy() for i in range(len(expected))]
+        try:
+            assert_close(op, sample, got, expected)
+        except AssertionError as error:
+            raise AssertionError(f"sample {id}: {error}") from None
