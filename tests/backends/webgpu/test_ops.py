@@ -6,6 +6,8 @@ samples of an op make one program.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from rlx.ir import GraphBuilder, all_ops, type_of
 from rlx.ir.dtypes import from_numpy
 from rlx.options import Options
 from rlx.runtime import Session
-from rlx.testing.op_samples import assert_close, iter_samples
+from rlx.testing.op_samples import assert_close, evaluate_sample, iter_samples, ulp_distance
 
 #: Ops that WebGPU does not compile, and why.
 NOT_COMPILED = {
@@ -28,6 +30,9 @@ NO_CODE = frozenset(("f64", "c64", "c128"))
 QUICK = frozenset(("f32", "i32", "u32", "bool", "i64"))
 QUICK_SAMPLES = 12
 TINY = float(np.finfo(np.float32).tiny)
+#: GPUs may divide and take roots to within 2.5 ulp, fuse a product into a sum, and lose what comes near a denormal;
+#: software adapters do not.
+ROUNDED_LOOSELY = frozenset(("div", "sqrt", "rsqrt", "cbrt", "hard_sigmoid"))
 NAMES = [n for n, op in all_ops().items() if op.samples and n not in NOT_COMPILED]
 
 
@@ -35,11 +40,28 @@ def _dtypes(sample, expected) -> set[str]:
     return {from_numpy(x.dtype).name for x in (*sample.arrays, *expected)}
 
 
-def _flushed(arrays):
-    """WGSL lets a device take denormals for zeros, so both sides may."""
-    return [
-        np.where(np.abs(x) < TINY, np.copysign(np.float32(0), x), x) if x.dtype == np.float32 else x for x in arrays
-    ]
+def _without_denormals(arrays):
+    """WGSL lets a device take denormals for zeros, of operands and of results."""
+    return tuple(
+        np.where(np.abs(x) < TINY, np.copysign(np.float32(0), x), x).astype(np.float32) if x.dtype == np.float32 else x
+        for x in arrays
+    )
+
+
+def _samples(name):
+    for _, sample, expected in iter_samples(name):
+        if any(x.dtype == np.float32 and (np.abs(x) < TINY).any() for x in sample.arrays):
+            sample = replace(sample, arrays=_without_denormals(sample.arrays))
+            expected = evaluate_sample(name, sample)
+        yield sample, expected
+
+
+def _assert_close(name, sample, got, expected, device):
+    got, expected = _without_denormals(got), _without_denormals(expected)
+    if name in ROUNDED_LOOSELY and device.properties.features["adapter"] != "CPU":
+        assert all((ulp_distance(g, e) <= 8).all() for g, e in zip(got, expected, strict=True) if g.dtype == np.float32)
+        got = [e if g.dtype == np.float32 else g for g, e in zip(got, expected, strict=True)]
+    assert_close(name, sample, got, expected)
 
 
 def _check(name, samples, options, device):
@@ -54,12 +76,12 @@ def _check(name, samples, options, device):
         got = program.run(inputs)
     for case, (sample, expected) in enumerate(samples):
         results = [got[f"c{case}.y{i}"] for i in range(len(expected))]
-        assert_close(name, sample, _flushed(results), _flushed(expected))
+        _assert_close(name, sample, results, expected, device)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_op_matches_its_record(name, webgpu):
-    samples = [(s, e) for _, s, e in iter_samples(name) if _dtypes(s, e) <= QUICK]
+    samples = [(s, e) for s, e in _samples(name) if _dtypes(s, e) <= QUICK]
     step = -(-len(samples) // QUICK_SAMPLES)
     assert samples
     _check(name, samples[::step], Options(cache=False), webgpu)
@@ -69,5 +91,5 @@ def test_compiled_op_matches_its_record(name, webgpu):
 @pytest.mark.parametrize("optimize", [True, False], ids=["optimised", "unoptimised"])
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_op_matches_its_record_in_every_dtype(name, optimize, webgpu):
-    samples = [(s, e) for _, s, e in iter_samples(name) if not _dtypes(s, e) & NO_CODE]
+    samples = [(s, e) for s, e in _samples(name) if not _dtypes(s, e) & NO_CODE]
     _check(name, samples, Options(cache=False, optimize=optimize), webgpu)

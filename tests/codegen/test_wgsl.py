@@ -1,0 +1,167 @@
+"""WGSL from kernel IR: what is computed in 32 bits, what is kept and forgotten, how grids and packed bytes are laid out."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rlx.codegen.kernel import (
+    Accumulate,
+    Apply,
+    Assign,
+    Const,
+    Declare,
+    Expr,
+    Load,
+    Loop,
+    LoopKernel,
+    Memory,
+    Stmt,
+    Store,
+    Var,
+)
+from rlx.codegen.wgsl import Shader, WgslTarget, emit_kernel
+from rlx.codegen.wgsl.interval import interval_of
+from rlx.errors import UnsupportedKernel
+from rlx.ir.dtypes import DType, bool_, f32, f64, i32, i64
+
+I, G = Var("i"), Var("g")
+WIDE = WgslTarget(int64=True, max_bindings=8)
+
+
+def number(value: int) -> Const:
+    return Const(value, i64)
+
+
+def kernel(*body: Stmt, args: tuple[Memory, ...], grid: int = 5) -> LoopKernel:
+    return LoopKernel("test", args, G, number(grid), body)
+
+
+def memory(name: str, dtype: DType = f32, *, written: bool = False) -> Memory:
+    return Memory(name, dtype, (1,), writable=written)
+
+
+X, Y = memory("x"), memory("y", written=True)
+
+
+@pytest.mark.parametrize(
+    ("op", "left", "right", "expected"),
+    [
+        ("add", (0, 9), (5, 6), (5, 15)),
+        ("sub", (0, 9), (5, 6), (-6, 4)),
+        ("mul", (-2, 9), (-5, 6), (-45, 54)),
+        ("mul", (0, 1 << 20), (0, 1 << 20), None),
+        ("div", (-7, 9), (2, 3), (-7, 9)),
+        ("rem", (-7, 9), (4, 4), (-3, 3)),
+        ("min", (0, 9), (5, 6), (0, 6)),
+        ("max", (0, 9), (5, 6), (5, 9)),
+    ],
+)
+def test_intervals_hold_every_value_or_are_unknown(op, left, right, expected):
+    e = Apply(op, (Var("a"), Var("b")), i64)
+    assert interval_of(e, {"a": left, "b": right}, {}) == expected
+
+
+def test_loaded_integers_and_mutable_variables_are_not_taken_for_narrow():
+    loaded = Load(memory("ids", i64), (I,))
+    assert interval_of(Apply("add", (loaded, number(1)), i64), {}, {}) is None
+    assert interval_of(Apply("add", (Var("m"), number(1)), i64), {}, {}) is None
+
+
+def test_index_arithmetic_needs_no_64_bit_integers():
+    at = Apply("rem", (Apply("add", (G, number(3)), i64), number(5)), i64)
+    shader = emit_kernel(kernel(Store(Y, (at,), Load(X, (G,))), args=(X, Y)), WgslTarget(int64=False))
+    assert "i64" not in shader.source
+
+
+def test_64_bit_data_is_refused_where_the_device_lacks_it():
+    ids = memory("ids", i64)
+    store = Store(Y, (G,), Apply("convert", (Load(ids, (G,)),), f32))
+    with pytest.raises(UnsupportedKernel, match="i64"):
+        emit_kernel(kernel(store, args=(ids, Y)), WgslTarget(int64=False))
+    assert "array<i64>" in emit_kernel(kernel(store, args=(ids, Y)), WIDE).source
+
+
+def test_f64_is_refused_by_name():
+    x, y = memory("x", f64), memory("y", f64, written=True)
+    with pytest.raises(UnsupportedKernel, match="f64"):
+        emit_kernel(kernel(Store(y, (G,), Load(x, (G,))), args=(x, y)), WIDE)
+
+
+def test_more_arguments_than_the_device_binds_are_refused():
+    args = (*(memory(f"x{i}") for i in range(8)), Y)
+    with pytest.raises(UnsupportedKernel, match="9 arguments"):
+        emit_kernel(kernel(Store(Y, (G,), Load(args[0], (G,))), args=args), WIDE)
+
+
+def _loads(shader: Shader) -> int:
+    return len(re.findall(r"= a0\[", shader.source))
+
+
+def test_a_shared_load_is_made_once_until_its_memory_is_stored_to():
+    state = Memory("s", f32, (1,), writable=True)
+    shared = Load(state, (G,))
+    twice = (Store(Y, (G,), shared), Store(Y, (number(0),), shared))
+    assert _loads(emit_kernel(kernel(*twice, args=(state, Y)), WIDE)) == 1
+    between = (twice[0], Store(state, (G,), Const(1.0, f32)), twice[1])
+    assert _loads(emit_kernel(kernel(*between, args=(state, Y)), WIDE)) == 2
+
+
+def test_a_shared_expression_is_made_again_once_its_variable_is_assigned():
+    total = Var("t", f32)
+    doubled = Apply("add", (total, total), f32)
+    body = (
+        Declare(total, Const(1.0, f32)),
+        Store(Y, (number(0),), doubled),
+        Assign(total, Const(2.0, f32)),
+        Store(Y, (number(1),), doubled),
+    )
+    source = emit_kernel(kernel(*body, args=(Y,)), WIDE).source
+    name = re.search(r"var (\w+): f32", source)
+    assert name is not None
+    assert source.count(f"({name[1]} + {name[1]})") == 2
+
+
+def test_what_a_loop_changes_is_not_carried_into_its_body():
+    total = Var("t", f32)
+    doubled = Apply("add", (total, total), f32)
+    loop = Loop(I, number(3), (Store(Y, (I,), doubled), Accumulate(total, "add", Const(1.0, f32))))
+    body = (Declare(total, Const(1.0, f32)), Store(Y, (number(0),), doubled), loop)
+    source = emit_kernel(kernel(*body, args=(Y,)), WIDE).source
+    assert len(re.findall(r"\((m\d+) \+ \1\)", source)) == 2
+
+
+def test_iterations_of_a_lone_vector_loop_are_invocations():
+    at: Expr = Apply("add", (Apply("mul", (G, number(40)), i64), I), i64)
+    loop = Loop(I, number(40), (Store(Y, (at,), Load(X, (at,))),), "vector")
+    shader = emit_kernel(kernel(loop, args=(X, Y)), WIDE)
+    assert "for (" not in shader.source
+    assert shader.workgroups == (-(-5 * 40 // 64), 1)
+
+
+def test_a_loop_that_sums_stays_a_loop():
+    total = Var("t", f32)
+    loop = Loop(I, number(40), (Accumulate(total, "add", Load(X, (I,))),), "vector")
+    body = (Declare(total, Const(0.0, f32)), loop, Store(Y, (G,), total))
+    assert "for (" in emit_kernel(kernel(*body, args=(X, Y)), WIDE).source
+
+
+def test_a_grid_of_more_workgroups_than_a_dimension_counts_is_laid_out_in_rows():
+    shader = emit_kernel(kernel(Store(Y, (G,), Load(X, (G,))), args=(X, Y), grid=64 * 70000), WIDE)
+    columns, rows = shader.workgroups
+    assert columns <= 65535 and rows > 1 and columns * rows >= 70000
+
+
+def test_bytes_are_stored_without_touching_their_neighbours_in_the_word():
+    flags = memory("f", bool_, written=True)
+    source = emit_kernel(kernel(Store(flags, (G,), Const(True, bool_)), args=(flags,)), WIDE).source
+    assert "array<atomic<u32>>" in source and "atomicAnd" in source and "atomicOr" in source
+
+
+def test_equal_kernels_give_equal_text_whatever_their_names():
+    def made(name: str) -> str:
+        x, y, g = memory(name + "x", i32), memory(name + "y", i32, written=True), Var(name + "g")
+        return emit_kernel(LoopKernel(name, (x, y), g, number(5), (Store(y, (g,), Load(x, (g,))),)), WIDE).source
+
+    assert made("one") == made("two")
