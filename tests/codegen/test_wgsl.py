@@ -1,4 +1,4 @@
-"""WGSL from kernel IR: what is computed in 32 bits, what is kept and forgotten, how grids and packed bytes are laid out."""
+"""WGSL from kernel IR: what is computed in 32 bits, kept and forgotten; how grids and packed bytes are laid out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rlx.codegen.wgsl.interval import interval_of
 from rlx.errors import UnsupportedKernel
 from rlx.ir.dtypes import DType, bool_, f32, f64, i32, i64
 
-I, G = Var("i"), Var("g")
+STEP, G = Var("i"), Var("g")
 WIDE = WgslTarget(int64=True, max_bindings=8)
 
 
@@ -64,7 +64,7 @@ def test_intervals_hold_every_value_or_are_unknown(op, left, right, expected):
 
 
 def test_loaded_integers_and_mutable_variables_are_not_taken_for_narrow():
-    loaded = Load(memory("ids", i64), (I,))
+    loaded = Load(memory("ids", i64), (STEP,))
     assert interval_of(Apply("add", (loaded, number(1)), i64), {}, {}) is None
     assert interval_of(Apply("add", (Var("m"), number(1)), i64), {}, {}) is None
 
@@ -126,15 +126,15 @@ def test_a_shared_expression_is_made_again_once_its_variable_is_assigned():
 def test_what_a_loop_changes_is_not_carried_into_its_body():
     total = Var("t", f32)
     doubled = Apply("add", (total, total), f32)
-    loop = Loop(I, number(3), (Store(Y, (I,), doubled), Accumulate(total, "add", Const(1.0, f32))))
+    loop = Loop(STEP, number(3), (Store(Y, (STEP,), doubled), Accumulate(total, "add", Const(1.0, f32))))
     body = (Declare(total, Const(1.0, f32)), Store(Y, (number(0),), doubled), loop)
     source = emit_kernel(kernel(*body, args=(Y,)), WIDE).source
     assert len(re.findall(r"\((m\d+) \+ \1\)", source)) == 2
 
 
 def test_iterations_of_a_lone_vector_loop_are_invocations():
-    at: Expr = Apply("add", (Apply("mul", (G, number(40)), i64), I), i64)
-    loop = Loop(I, number(40), (Store(Y, (at,), Load(X, (at,))),), "vector")
+    at: Expr = Apply("add", (Apply("mul", (G, number(40)), i64), STEP), i64)
+    loop = Loop(STEP, number(40), (Store(Y, (at,), Load(X, (at,))),), "vector")
     shader = emit_kernel(kernel(loop, args=(X, Y)), WIDE)
     assert "for (" not in shader.source
     assert shader.workgroups == (-(-5 * 40 // 64), 1)
@@ -142,7 +142,7 @@ def test_iterations_of_a_lone_vector_loop_are_invocations():
 
 def test_a_loop_that_sums_stays_a_loop():
     total = Var("t", f32)
-    loop = Loop(I, number(40), (Accumulate(total, "add", Load(X, (I,))),), "vector")
+    loop = Loop(STEP, number(40), (Accumulate(total, "add", Load(X, (STEP,))),), "vector")
     body = (Declare(total, Const(0.0, f32)), loop, Store(Y, (G,), total))
     assert "for (" in emit_kernel(kernel(*body, args=(X, Y)), WIDE).source
 
