@@ -165,3 +165,10 @@ def test_equal_kernels_give_equal_text_whatever_their_names():
         return emit_kernel(LoopKernel(name, (x, y), g, number(5), (Store(y, (g,), Load(x, (g,))),)), WIDE).source
 
     assert made("one") == made("two")
+
+
+def test_a_kernel_of_very_many_turns_is_unrolled():
+    total = Var("t", f32)
+    loop = Loop(STEP, number(100_000), (Accumulate(total, "add", Load(X, (STEP,))),), "vector")
+    source = emit_kernel(kernel(Declare(total, Const(0.0, f32)), loop, Store(Y, (G,), total), args=(X, Y)), WIDE).source
+    assert "+ 3i)" in source and source.count("a0[") == 3

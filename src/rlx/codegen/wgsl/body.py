@@ -57,6 +57,7 @@ class BodyEmitter:
     def __init__(self, target: WgslTarget) -> None:
         self.target = target
         self.lines: list[str] = []
+        self.unroll = 1  # how many turns of an innermost loop stand in one turn of the shader's
         self._depth = 1
         self._count = 0
         self._places: dict[str, _Place] = {}
@@ -163,11 +164,28 @@ class BodyEmitter:
     def _loop(self, stmt: Loop) -> None:
         self._forget(*_effects(stmt.body))
         extent, bounds = self.index(stmt.extent), interval_of(stmt.extent, self._intervals, self._memo)
+        if self.unroll > 1 and iterations(stmt.body) == 0:
+            self._unrolled(stmt, extent, bounds[1] if bounds else None)
+            return
         name = self._fresh("i")
         self.line(f"for (var {name} = 0i; {name} < {extent}; {name} = {name} + 1i) {{")
         self._set_index(stmt.var, name, bounds[1] if bounds else None)
         self._forget({stmt.var.name}, set())
         self._block(stmt.body)
+        self.line("}")
+        self._forget({stmt.var.name}, set())
+
+    def _unrolled(self, stmt: Loop, extent: str, most: int | None) -> None:
+        name = self._fresh("i")
+        self.line(f"for (var {name} = 0i; {name} < {extent}; {name} = {name} + {self.unroll}i) {{")
+        for part in range(self.unroll):
+            index = self._fresh("v")
+            self.line(f"let {index} = {name} + {part}i;")
+            self.line(f"if ({index} < {extent}) {{")
+            self._set_index(stmt.var, index, most)
+            self._forget({stmt.var.name}, set())
+            self._block(stmt.body)
+            self.line("}")
         self.line("}")
         self._forget({stmt.var.name}, set())
 
@@ -319,6 +337,19 @@ class BodyEmitter:
         for scope in self._shared:
             for key in [k for k, s in scope.items() if s.variables & changed or s.memories & stored]:
                 del scope[key]
+
+
+def iterations(body: Sequence[Stmt]) -> int:
+    """Turns that all loops of known extent in `body` take together."""
+    total = 0
+    for stmt in body:
+        inner = sum(iterations(getattr(stmt, part, ())) for part in ("body", "then", "orelse"))
+        if isinstance(stmt, Loop) and isinstance(stmt.extent, Const):
+            inner = int(stmt.extent.value.real) * (1 + inner)
+        elif isinstance(stmt, Loop | While):
+            inner += 1
+        total += inner
+    return total
 
 
 def _narrowed(dtype: DType) -> DType:

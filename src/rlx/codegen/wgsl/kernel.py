@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlx.codegen.kernel import Accumulate, Assign, Const, Declare, Let, Loop, LoopKernel, Memory, Stmt, Store
-from rlx.codegen.wgsl.body import BodyEmitter
+from rlx.codegen.wgsl.body import BodyEmitter, iterations
 from rlx.codegen.wgsl.library import functions_for
 from rlx.codegen.wgsl.types import WgslTarget, storage_type
 from rlx.errors import UnsupportedKernel
@@ -22,6 +22,9 @@ from rlx.errors import UnsupportedKernel
 WORKGROUP = 64
 #: Workgroups in one row of the dispatch; WebGPU allows 65535 a dimension.
 _ROW = 32768
+#: Mesa's software adapter leaves a shader's loops, silently, after 65535 turns in all: longer kernels are unrolled.
+_TURNS = 40000
+_MOST_UNROLLED = 32
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
         )
     grid, body, split = int(kernel.grid.value.real), kernel.body, _splittable(kernel.body)
     emitter = BodyEmitter(target)
+    turns = iterations(split.body if split is not None else body)
+    emitter.unroll = 1 if turns <= _TURNS else min(_MOST_UNROLLED, -(-turns // _TURNS))
     declarations = []
     for i, memory in enumerate(kernel.args):
         packed = storage_type(memory.dtype, target, written=_written(kernel, memory))
