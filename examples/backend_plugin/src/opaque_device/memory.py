@@ -21,12 +21,14 @@ class OpaqueMemory:
         self.next = _FIRST
         self.ranges: dict[int, bytearray] = {}
         self.calls: list[str] = []
-        self._lock = threading.Lock()
+        self._used = 0
+        self._lock = threading.RLock()  # a garbage collection in one call may free in another, on the same thread
 
     def allocate(self, nbytes: int, alignment: int) -> int:
         with self._lock:
-            if nbytes + sum(map(len, self.ranges.values())) > CAPACITY:
+            if nbytes + self._used > CAPACITY:
                 raise MemoryError(f"the device holds {CAPACITY} bytes")
+            self._used += nbytes
             address = -(-self.next // alignment) * alignment
             self.next = address + nbytes + _APART
             self.ranges[address] = bytearray(nbytes)
@@ -34,7 +36,7 @@ class OpaqueMemory:
 
     def free(self, address: int) -> None:
         with self._lock:
-            del self.ranges[address]
+            self._used -= len(self.ranges.pop(address))
 
     def copy_in(self, destination: int, host_source: int, nbytes: int) -> None:
         self.calls.append("copy_in")
