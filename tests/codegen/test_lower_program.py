@@ -148,6 +148,17 @@ def test_what_parameters_decide_runs_in_setup_and_only_once() -> None:
     check(graph, program, random(2, 3, 5, 5), tolerance=1e-5)
 
 
+def test_a_product_of_parameters_is_no_operand_worth_packing() -> None:
+    b = GraphBuilder()
+    x, u, v = b.input("x", TensorType((5, 4), f32)), b.parameter("u", random(4, 3)), b.parameter("v", random(3, 4))
+    joined = b.emit("dot_general", u, v, lhs_contract=(1,), rhs_contract=(0,))
+    graph = b.build([b.emit("dot_general", x, joined, lhs_contract=(1,), rhs_contract=(0,))])
+    program, templates = lowered(graph)
+    assert labels(program.setup) == ["matmul", "pack"]
+    assert [(s.a_constant, s.b_constant) for s, _ in templates.matmuls] == [(False, False), (False, True)]
+    check(graph, program, random(5, 4), tolerance=1e-5)
+
+
 def test_an_output_that_depends_on_parameters_alone_is_still_written_at_every_run() -> None:
     b = GraphBuilder()
     w = b.parameter("w", random(4))
@@ -222,6 +233,23 @@ def test_an_update_of_something_that_is_read_again_leaves_it_as_it_was() -> None
     check(graph, lowered(graph)[0], random(5), random(2), np.array(9, np.int32))
 
 
+@pytest.mark.parametrize("reader", ["update", "index", "other"])
+def test_a_carry_that_is_read_beside_its_update_is_not_overwritten_before(reader: str) -> None:
+    row = TensorType((6,), f32)
+    test, body, b = GraphBuilder(), GraphBuilder(), GraphBuilder()
+    i, *_ = test.input("i", TensorType((), i32)), test.input("c", row), test.input("d", row)
+    j, c, d = body.input("i", TensorType((), i32)), body.input("c", row), body.input("d", row)
+    turned = body.emit("rev", c, dimensions=(0,))
+    window = body.emit("slice", turned if reader == "update" else d, starts=(0,), limits=(4,), strides=(1,))
+    place = body.convert(body.emit("reduce_max", c, dimensions=(0,)), i32) if reader == "index" else j
+    updated = body.emit("dynamic_update_slice", c, window, place)
+    other = body.emit("add", d, turned) if reader == "other" else body.emit("neg", d)
+    regions = test.build([test.binary("lt", i, 3)]), body.build([body.binary("add", j, 1), updated, other])
+    given = b.constant(0, i32), b.input("c", row), b.input("d", row)
+    graph = b.build(b.emit_many("while_loop", *given, num_carry=3, regions=regions)[1:])
+    check(graph, lowered(graph)[0], random(6), random(6), tolerance=1e-5)
+
+
 # -- kernels -------------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +266,20 @@ def test_a_long_pointwise_kernel_is_one_collapsed_axis_in_even_chunks() -> None:
     assert loop.extent.value * step.kernel.grid.value == 8 * 64 * 128
     assert step.kernel.grid.value >= 8
     assert step.kernel.cost.bytes == 2 * 4 * 8 * 64 * 128
+
+
+def test_an_axis_whose_position_is_data_is_not_merged_into_another() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((16, 64), f32))
+    graph = b.build([b.emit("add", x, b.iota((16, 64), 1, f32))])
+    program, _ = lowered(graph)
+    (step,) = program.steps
+    assert isinstance(step, Launch)
+    assert isinstance(step.kernel, LoopKernel)
+    assert "div" not in text(step.kernel)
+    assert isinstance(step.kernel.grid, Const)
+    assert step.kernel.grid.value == 16
+    check(graph, program, random(16, 64))
 
 
 def test_softmax_along_a_middle_dimension_runs_across_neighbouring_rows() -> None:

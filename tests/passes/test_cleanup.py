@@ -85,6 +85,23 @@ def test_carries_and_operands_that_nothing_needs_leave_a_loop() -> None:
     np.testing.assert_array_equal(interpret(after, given)["kept"], interpret(graph, given)["kept"])
 
 
+def test_a_carry_that_a_live_one_needs_two_turns_later_stays() -> None:
+    test, body, b = GraphBuilder(), GraphBuilder(), GraphBuilder()
+    names = ("i", "a", "b", "c", "d")
+    types = [TensorType((), i64), *[VECTOR] * 4]
+    i, *_ = (test.input(n, t) for n, t in zip(names, types, strict=True))
+    j, first, second, third, fourth = (body.input(n, t) for n, t in zip(names, types, strict=True))
+    turn = [body.binary("add", j, 1), body.emit("add", first, second), body.emit("neg", third), third, fourth]
+    regions = test.build([test.binary("lt", i, 4)]), body.build(turn)
+    given = b.constant(0, i64), *(b.input(n, VECTOR) for n in names[1:])
+    graph = b.build({"a": b.emit_many("while_loop", *given, num_carry=5, regions=regions)[1]})
+    after = eliminate_dead(graph)
+    verify(after)
+    assert len(after.nodes[-1].outputs) == 4
+    given = {n: np.random.default_rng(2).normal(size=4).astype(np.float32) for n in names[1:]}
+    np.testing.assert_array_equal(interpret(after, given)["a"], interpret(graph, given)["a"])
+
+
 def test_a_scan_keeps_only_the_stacked_outputs_that_are_read() -> None:
     body = GraphBuilder()
     carry, x = body.input("c", VECTOR), body.input("x", VECTOR)

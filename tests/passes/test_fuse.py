@@ -171,6 +171,15 @@ def test_a_long_chain_is_cut_before_its_expressions_grow_too_deep(length: int) -
     assert len(found) == max(1, -(-2 * length // 32))
 
 
+def test_a_long_chain_before_a_reduction_is_cut_as_well() -> None:
+    b = GraphBuilder()
+    y = b.input("x", MATRIX)
+    for _ in range(200):
+        y = b.emit("rev", b.binary("add", y, 1.0), dimensions=(0,))
+    found = groups(b.build([b.emit("reduce_sum", y, dimensions=(1,))]))
+    assert all(len(g.inlined) <= 150 for g in found)
+
+
 def test_without_fusion_every_op_that_computes_is_a_kernel() -> None:
     b = GraphBuilder()
     graph = optimize(b.build([b.emit("softmax", b.input("x", MATRIX), axis=-1)]))

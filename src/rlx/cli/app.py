@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from rlx.cli.bench import bench
+from rlx.cli.conformance import conformance
 from rlx.cli.devices import devices
 from rlx.cli.doctor import doctor
 from rlx.cli.exit_codes import ExitCode, exit_code_of
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, inspect, bench, devices, doctor):
+for command in (run, inspect, bench, devices, doctor, conformance):
     app.command()(command)
 
 

@@ -61,7 +61,11 @@ class MemoryBackend(Protocol):
         ...
 
     def free(self, address: int) -> None:
-        """Give back what `allocate` gave."""
+        """Give back what `allocate` gave.
+
+        A garbage collection may call this at any point, even inside another call of the same thread: a lock that is
+        taken here must be re-entrant.
+        """
         ...
 
     def copy_in(self, destination: int, host_source: int, nbytes: int) -> None:

@@ -6,12 +6,17 @@ same plan, on any machine. `rlx.driver.certificate` checks a plan without trusti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from rlx.driver.plan_search import Component, improve
 from rlx.errors import PlanError
+
+#: Units of the search's work that `budget_s` buys a second of.
+WORK_PER_SECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +50,55 @@ class MemoryPlan:
         return self.size / self.lower_bound if self.lower_bound else 1.0
 
 
-def plan_memory(values: Sequence[Interval], *, alignment: int = 64) -> MemoryPlan:
+def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: float = 1.0) -> MemoryPlan:
     """Give every value an offset in one arena, so that values alive together never overlap.
 
     values: half-open lifetimes [start, end) in schedule steps, sizes in bytes; zero-sized values are allowed.
     alignment: bytes, a power of two; every offset is a multiple of it.
+    budget_s: seconds that the exact search may take where the heuristics miss the bound; 0 keeps to the heuristics.
+        They are nominal: the search counts its work at a fixed rate, so that a plan does not depend on how fast or how
+        busy the machine is; a slow one takes longer.
 
     The plan's `ratio` is its size over `lower_bound`, the largest sum of sizes alive at one step; 1.0 cannot be
     improved.
     Raises PlanError for a negative size, an empty lifetime or a name given twice, naming the value.
 
-    Method: stack the values bottom up. The next one is always one whose lowest possible offset, on top of what is there
-    already, is lowest; eight rules break ties, and the smallest arena wins. (Offsets so reached are the canonical ones
-    of Moffitt, MiniMalloc, ASPLOS 2023. Greedy orders with gap filling, as in Pisarchyk & Lee 2020, come out larger on
-    that paper's instances.) A rule takes O(n^2) steps of NumPy; large plans try fewer rules.
+    Method: values that no chain of shared steps connects are planned apart. First the heuristics stack values bottom
+    up: the next one is always one whose lowest possible offset, on top of what is there already, is lowest; eight rules
+    break ties, and the smallest arena wins. (Greedy orders with gap filling, as in Pisarchyk & Lee 2020, come out
+    larger on the instances of Moffitt, MiniMalloc, ASPLOS 2023.) A rule takes O(n^2) steps of NumPy; large plans try
+    fewer rules. Then `rlx.driver.plan_search` searches.
     """
     _check(values, alignment)
     placed = [v for v in values if v.size]
-    units = np.array([_round_up(v.size, alignment) // alignment for v in placed], np.int64)
-    bound, busiest = _load(placed, units)
-    best = np.zeros(len(placed), np.int64)
-    height = 0
-    stack = _Stack(placed, units)
-    for rule in _RULES[: max(2, _STEPS // max(len(placed), 1))] if placed else ():
-        offsets = stack.by(sorted(range(len(placed)), key=lambda i: rule(placed[i], busiest[i])))
-        top = int((offsets + units).max())
-        if not height or top < height:
-            best, height = offsets, top
-        if height == bound:
-            break
-    where = {v.name: int(offset) * alignment for v, offset in zip(placed, best, strict=True)}
+    units = [_round_up(v.size, alignment) for v in placed]
+    unit = math.gcd(*units) or 1
+    units = [size // unit for size in units]
+    bound, busiest = _load(placed, np.array(units, np.int64))
+    rules = _RULES[: max(2, _STEPS // max(len(placed), 1))]
+    offsets = [0] * len(placed)
+    unfinished: list[tuple[list[int], list[int], list[list[int]]]] = []
+    for component in _components(placed):
+        members = [placed[i] for i in component]
+        orders = [sorted(range(len(members)), key=lambda k: rule(members[k], busiest[component[k]])) for rule in rules]
+        found, height = _stacked(members, [units[i] for i in component], orders, bound)
+        for i, offset in zip(component, found, strict=True):
+            offsets[i] = offset
+        if height > bound:
+            unfinished.append((component, found, orders))
+    work = int(max(budget_s, 0.0) * WORK_PER_SECOND) // max(len(unfinished), 1)
+    for component, found, orders in unfinished if work else ():
+        members = [placed[i] for i in component]
+        problem = Component([v.start for v in members], [v.end for v in members], [units[i] for i in component])
+        for i, offset in zip(component, improve(problem, found, orders, bound, work), strict=True):
+            offsets[i] = offset
+    height = max((offset + size for offset, size in zip(offsets, units, strict=True)), default=0)
+    where = {v.name: offset * unit for v, offset in zip(placed, offsets, strict=True)}
     return MemoryPlan(
         offsets={v.name: where.get(v.name, 0) for v in values},
         sizes={v.name: v.size for v in values},
-        size=height * alignment,
-        lower_bound=bound * alignment,
+        size=height * unit,
+        lower_bound=bound * unit,
         alignment=alignment,
     )
 
@@ -112,6 +131,36 @@ _RULES: tuple[Callable[[Interval, int], tuple[int, ...]], ...] = (
     lambda v, _: ((v.start - v.end) * v.size,),
 )
 _STEPS = 4000  # values placed, over all rules: some 30 ms
+
+
+def _components(values: Sequence[Interval]) -> list[list[int]]:
+    """Positions of the values, by start, cut where none is alive across."""
+    components: list[list[int]] = []
+    reach = -math.inf
+    for i in sorted(range(len(values)), key=lambda i: values[i].start):
+        if values[i].start >= reach:
+            components.append([])
+        components[-1].append(i)
+        reach = max(reach, values[i].end)
+    return components
+
+
+def _stacked(
+    values: Sequence[Interval], units: Sequence[int], orders: Sequence[Sequence[int]], bound: int
+) -> tuple[list[int], int]:
+    """The lowest of the stacks that the orders make, up to the first that is not above `bound`; and its height."""
+    sizes = np.array(units, np.int64)
+    stack = _Stack(values, sizes)
+    best: tuple[list[int], int] | None = None
+    for order in orders:
+        offsets = stack.by(order)
+        height = int((offsets + sizes).max())
+        if best is None or height < best[1]:
+            best = offsets.tolist(), height
+        if height <= bound:
+            break
+    assert best is not None
+    return best
 
 
 class _Stack:

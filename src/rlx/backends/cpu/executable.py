@@ -30,6 +30,7 @@ from rlx.errors import DriverError
 from rlx.ir import TensorType, dtypes
 from rlx.options import Options
 
+
 class CpuExecutable:
     """A loaded program; see the module's contract."""
 

@@ -70,6 +70,7 @@ def bytes_end_with_their_last_reader(subject: Subject) -> None:
 @SUITE.case
 def views_hold_no_bytes_of_their_own(subject: Subject) -> None:
     buffer = Buffer.empty(KIB, subject.device)
+    gc.collect()
     before = subject.memory.statistics
     views = [buffer[i:] for i in range(10)]
     expect_equal(subject.memory.statistics, before, "the account with ten views more")

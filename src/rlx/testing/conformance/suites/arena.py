@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 
 from rlx.driver import DeviceArena, Interval, plan_apart, plan_memory
@@ -18,6 +20,7 @@ VALUES = [Interval("a", 0, 2, 256), Interval("b", 1, 3, 512), Interval("c", 2, 4
 @SUITE.case
 def values_lie_at_their_offsets_in_one_allocation(subject: Subject) -> None:
     plan = plan_memory(VALUES)
+    gc.collect()
     before = subject.memory.statistics
     with DeviceArena(subject.device, plan) as arena:
         during = subject.memory.statistics

@@ -52,6 +52,7 @@ def the_error_says_what_was_asked_what_is_free_and_who_holds_most(subject: Subje
 
 @SUITE.case
 def what_exceeds_the_whole_device_is_refused(subject: Subject) -> None:
+    gc.collect()
     before = subject.memory.statistics
     nbytes = subject.memory.backend.capacity_bytes + 1
     expect_raises(OutOfMemory, lambda: Buffer.empty(TensorType((nbytes,), u8), subject.device), str(nbytes))
