@@ -33,7 +33,11 @@ fn rlx_sign(x: f32) -> f32 {
 }
 fn rlx_nan() -> f32 { return bitcast<f32>(rlx_nan_bits); }
 fn rlx_inf() -> f32 { return bitcast<f32>(rlx_inf_bits); }
-fn rlx_div(a: f32, b: f32) -> f32 { return a / b; }
+fn rlx_div(a: f32, b: f32) -> f32 {
+  // A GPU may divide by way of the reciprocal, which is denormal, and so may be zero, for divisors above 2**126.
+  let scale = select(1.0f, 0.25f, (bitcast<u32>(b) & 0x7fffffffu) > 0x7e000000u);
+  return (a * scale) / (b * scale);
+}
 fn rlx_sqrt(x: f32) -> f32 { return sqrt(x); }
 fn rlx_rsqrt(x: f32) -> f32 { return 1.0f / sqrt(x); }
 fn rlx_power_of_two(n: i32) -> f32 { return bitcast<f32>(bitcast<u32>((n + 127i) << 23u)); }

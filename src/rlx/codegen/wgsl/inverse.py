@@ -99,6 +99,10 @@ fn rlx_cbrt(x: f32) -> f32 {
     bits = bits + ((120u - up) << 23u);
     scale = 9.09494702e-13f;
   }
+  if (bits >= 0x800000u && bits < 0xc800000u && scale == 1.0f) {
+    bits = bits + (60u << 23u);
+    scale = 9.53674316e-7f;
+  }
   if (bits >= 0x7e000000u) {
     bits = bits - (60u << 23u);
     scale = 1048576.0f;
