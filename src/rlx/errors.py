@@ -235,7 +235,7 @@ class SemaphoreTimeout(DriverError, TimeoutError):
 
 
 class CommandError(DriverError, ValueError):
-    """A recording, or what it is replayed with, breaks a rule: a wrong binding, an unknown name, overlapping operands."""
+    """A recording, or what it is replayed with, breaks a rule: a wrong binding, an unknown name, an overlap."""
 
     code = "RLX-D032"
 
@@ -365,7 +365,7 @@ class CodegenError(RLXError):
 
 
 class UnsupportedKernel(CodegenError, NotImplementedError):
-    """A kernel holds something that the emitter has no code for: an op on a dtype, a statement where it may not stand."""
+    """A kernel holds what the emitter has no code for: an op on a dtype, a statement where it may not stand."""
 
     code = "RLX-C002"
 

@@ -32,6 +32,7 @@ from rlx.errors import (
 )
 from rlx.ir import Graph, GraphBuilder, fingerprint, print_graph
 from rlx.ir.dtypes import f32, i32
+from rlx.ir.text import parse_text
 from rlx.ir.types import TensorType
 from rlx.options import Options
 
@@ -176,6 +177,18 @@ def test_direct_and_replayed_launches_have_one_trace(commands: CommandBuffer) ->
     traces[1].entries.pop()
     assert traces[0] != traces[1]
     assert "-signal 2" in traces[0].diff(traces[1])
+
+
+@pytest.mark.parametrize("place", ["cpu", "reference", "opaque"])
+def test_a_recording_kept_from_an_earlier_version_replays(place: str, opaque: Device) -> None:
+    commands = load_commands(Path(__file__).parent / "data" / "commands.safetensors")
+    device, done = Device(place), Semaphore()
+    programs = {key: load(parse_text(p.graph, {}, origin=key), device) for key, p in commands.programs.items()}
+    bound = {n: Buffer.empty(t, device) for n, t in commands.slots.items() if n not in commands.constants}
+    with CommandStream(device) as stream:
+        commands.replay(stream, bound, programs=programs, semaphores={"done": done})
+        done.wait(1, SOON)
+    np.testing.assert_allclose(bound["out"].to(Device("cpu")).numpy(), commands.constants["expected"], rtol=1e-5)
 
 
 # -- what recording refuses -------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ import pytest
 
 from rlx.driver import Buffer, Device
 from rlx.errors import (
-    DTypeMismatch,
     DeviceNotFound,
+    DTypeMismatch,
     MissingInput,
     NotCompiled,
     ProgramClosed,

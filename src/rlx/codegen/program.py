@@ -2,8 +2,8 @@
 
 A `LoweredProgram` has two step lists. `setup` runs once when weights are bound: it computes all that depends on
 parameters and constants alone (folded scales, packed matrices). `steps` runs at each call. A `VirtualBuffer` is so
-many bytes with a lifetime still to be planned; operands of a step are byte offsets into virtual buffers, so a reshape or
-a contiguous slice costs nothing. Control flow nests steps; the branch not taken does not run.
+many bytes with a lifetime still to be planned; operands of a step are byte offsets into virtual buffers, so a reshape
+or a contiguous slice costs nothing. Control flow nests steps; the branch not taken does not run.
 """
 
 from __future__ import annotations

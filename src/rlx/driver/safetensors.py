@@ -20,7 +20,7 @@ import json
 import math
 import mmap
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,16 +129,16 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
         end += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("xb") as file:
             file.write(len(text).to_bytes(_LENGTH, "little"))
             file.write(text)
             for name in order:
                 file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
         os.replace(beside, path)
     except BaseException:
-        os.unlink(beside)
+        beside.unlink(missing_ok=True)
         raise
 
 

@@ -100,9 +100,7 @@ class GraphBuilder:
         if value.type.shape == tuple(shape):
             return value
         offset = len(shape) - value.type.rank
-        return self.emit(
-            "broadcast_in_dim", value, shape=tuple(shape), broadcast_dims=tuple(range(offset, len(shape)))
-        )
+        return self.emit("broadcast_in_dim", value, shape=tuple(shape), broadcast_dims=tuple(range(offset, len(shape))))
 
     def lift(self, *operands: Operand) -> tuple[Value, ...]:
         """Values of one shape: scalars take the dtype of the first value, shapes broadcast by NumPy's rule."""
@@ -133,9 +131,7 @@ class GraphBuilder:
 
     def build(self, outputs: Mapping[str, Value] | Sequence[Value]) -> Graph:
         """The graph. Outputs are a mapping name -> value, or values alone for a region."""
-        named = (
-            dict(outputs) if isinstance(outputs, Mapping) else {f"out{i}": value for i, value in enumerate(outputs)}
-        )
+        named = dict(outputs) if isinstance(outputs, Mapping) else {f"out{i}": value for i, value in enumerate(outputs)}
         return Graph(
             name=self.name,
             inputs=tuple(self._inputs),

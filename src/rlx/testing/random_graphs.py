@@ -47,10 +47,8 @@ class _Maker:
     def partner(self, x: Value) -> Value:
         """A value of x's type: another one, a broadcast one, or a constant."""
         same = [v for v in self.values if v.type == x.type]
-        rows = [
-            v for v in self.values
-            if v.type.dtype is x.type.dtype and v.type.rank == 1 and x.type.rank > 1 and v.type.shape[0] == x.type.shape[-1]
-        ]  # fmt: skip
+        vectors = [v for v in self.values if v.type.rank == 1 and x.type.rank > 1]
+        rows = [v for v in vectors if v.type.dtype is x.type.dtype and v.type.shape[0] == x.type.shape[-1]]
         way = self.choose(3)
         if way == 0 and rows:
             row = rows[self.choose(len(rows))]

@@ -33,7 +33,10 @@ def test_compiled_op_matches_its_record(name, optimize):
         outputs |= {f"c{case}.y{i}": value for i, value in enumerate(results)}
     options = Options(cache=False, optimize=optimize, debug_memory=True)
     with Session("cpu", options).compile(b.build(outputs)) as program:
-        poisoned = {n: np.frombuffer(b"\xfb" * t.nbytes, t.dtype.numpy).reshape(t.sizes).copy() for n, t in program.outputs.items()}
+        poisoned = {
+            n: np.frombuffer(b"\xfb" * t.nbytes, t.dtype.numpy).reshape(t.sizes).copy()
+            for n, t in program.outputs.items()
+        }
         got = program.run(inputs, out=poisoned)
     for case, (_, sample, expected) in enumerate(samples):
         assert_close(name, sample, [got[f"c{case}.y{i}"] for i in range(len(expected))], expected)

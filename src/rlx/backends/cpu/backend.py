@@ -9,12 +9,11 @@ from __future__ import annotations
 import platform
 
 from rlx.backends.cpu.executable import CpuExecutable
-from rlx.backends.cpu.host import cpu_flags, cpu_name, memory_bytes, supported_targets, resolve_target
+from rlx.backends.cpu.host import cpu_flags, cpu_name, memory_bytes, resolve_target, supported_targets
 from rlx.driver import Artifact, Device, DeviceProperties
 from rlx.driver.host_memory import HOST_MEMORY, HostMemory
 from rlx.errors import DriverError
 from rlx.options import Options, available_processors
-
 
 #: Flags of the processor that `properties` tells.
 TOLD_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd")
@@ -41,7 +40,11 @@ class CpuBackend:
         return HOST_MEMORY
 
     def target_key(self, device: Device, options: Options) -> dict[str, str]:
-        return {"instructions": resolve_target(options.target), "machine": platform.machine(), "system": platform.system()}
+        return {
+            "instructions": resolve_target(options.target),
+            "machine": platform.machine(),
+            "system": platform.system(),
+        }
 
     def load(self, artifact: Artifact, device: Device, options: Options) -> CpuExecutable:
         if artifact.backend != self.kind:

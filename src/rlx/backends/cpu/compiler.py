@@ -1,6 +1,6 @@
 """Compile a graph for the CPU: passes, lowering, memory plan, native code, one artefact.
 
-This is the heavy half of the backend: it imports LLVM, and the registry imports it only when something must be compiled.
+This is the heavy half of the backend: it imports LLVM, and is itself imported only when something must be compiled.
 The artefact holds an image of native code (position independent, no LLVM needed to run it), the walker's tables and a
 JSON manifest; no weights, so that it depends on a graph's structure alone. Compiling is pure and may run in any thread.
 """

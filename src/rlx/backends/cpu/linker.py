@@ -85,9 +85,7 @@ def _sections(elf: bytes) -> list[_Section]:
     entry_size, count, names_index = struct.unpack_from("<HHH", elf, 58)
     raw = [struct.unpack_from("<IIQQQQIIQQ", elf, table_offset + i * entry_size) for i in range(count)]
     names = elf[raw[names_index][4] : raw[names_index][4] + raw[names_index][5]]
-    return [
-        _Section(_string(names, r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8])) for r in raw
-    ]
+    return [_Section(_string(names, r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8])) for r in raw]
 
 
 def _symbols(elf: bytes, sections: list[_Section]) -> list[_Symbol]:

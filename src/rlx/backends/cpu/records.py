@@ -134,7 +134,14 @@ class Flattener:
         self._lifetimes.loops.append((start, self._lifetimes.now))
 
     def _emit(
-        self, opcode: int, operands: tuple[Operand, ...], *, function: int = 0, grid: int = 0, cost: int = 20, label: str
+        self,
+        opcode: int,
+        operands: tuple[Operand, ...],
+        *,
+        function: int = 0,
+        grid: int = 0,
+        cost: int = 20,
+        label: str,
     ) -> list[int]:
         record = [opcode, function, len(self._slots), grid, 1, cost, 0, 0]
         self._slots += operands

@@ -1,7 +1,7 @@
 """A Hugging Face directory as a `Model`: config.json, safetensors, and what sentence-transformers adds.
 
-Inputs are `input_ids`, `attention_mask` (0 for padding; all ones where it is left out) and `token_type_ids` (zeros where
-left out), all i64 [batch, sequence]. Outputs are
+Inputs are `input_ids`, `attention_mask` (0 for padding; all ones where it is left out) and `token_type_ids` (zeros
+where left out), all i64 [batch, sequence]. Outputs are
 `last_hidden_state` [batch, sequence, hidden]; `pooler_output` [batch, hidden] where the checkpoint has a pooler; and
 `sentence_embedding` [batch, width] where the directory has a modules.json. A token or type id outside its table makes
 its whole sentence NaN: an answer cannot look right by accident.

@@ -43,7 +43,7 @@ def _device(config: pytest.Config) -> Device:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if _FIXTURE in metafunc.fixturenames:
-        cases = all_cases(full=metafunc.config.getoption("--rlx-conformance-full"))
+        cases = all_cases(full=bool(metafunc.config.getoption("--rlx-conformance-full")))
         metafunc.parametrize(_FIXTURE, cases, ids=[case.id for case in cases], indirect=True)
 
 
