@@ -8,6 +8,7 @@ WGSL, which the driver compiles when it is loaded.
 from __future__ import annotations
 
 from functools import cache
+from typing import ClassVar
 
 from rlx.backends.webgpu.executable import WebGpuExecutable
 from rlx.backends.webgpu.gpu import Gpu, adapters, gpu
@@ -21,6 +22,16 @@ class WebGpuBackend:
     """Adapters of one API, or of any. See `rlx.driver.Backend`."""
 
     compiler = "rlx.backends.webgpu.compiler"
+    #: What the conformance kit is told (see `rlx.testing.conformance`).
+    conformance: ClassVar[dict[str, dict[str, str]]] = {
+        "unsupported": {
+            "numerics/*[f64]": "WGSL has no f64",
+            "numerics/*[c64]": "WGSL has no complex numbers",
+            "numerics/*[c128]": "WGSL has no complex numbers",
+            "numerics/complex[f32]": "its result is complex",
+            "numerics/select[bool]": "its samples select f64 and complex numbers too",
+        }
+    }
 
     def __init__(self, kind: str, api: str | None) -> None:
         self.kind = kind
