@@ -18,6 +18,7 @@ from rlx.cli.devices import devices
 from rlx.cli.doctor import doctor
 from rlx.cli.exit_codes import ExitCode, exit_code_of
 from rlx.cli.inspect import inspect
+from rlx.cli.plan import plan
 from rlx.cli.run import run
 from rlx.cli.terminal import print_error, print_note
 from rlx.errors import RLXError, UsageError
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, inspect, bench, devices, doctor, conformance):
+for command in (run, inspect, bench, devices, doctor, conformance, plan):
     app.command()(command)
 
 

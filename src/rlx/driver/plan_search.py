@@ -148,9 +148,9 @@ class _Search:
                 if not reason:
                     return Outcome(None, True, work)
                 level = reason.bit_length() - 1
+                value = self.trail[level][0]
                 while len(self.trail) > level:
-                    value, reopened = self._undo()
-                    closed -= reopened
+                    closed -= self._undo()
                 first, last = self._lift(value, reason ^ (1 << level))
                 work += len(self.component.meeting[value]) // _SCALAR
             work += int(self.component.bounds[last] - self.component.bounds[first]) // _VECTOR
@@ -218,20 +218,20 @@ class _Search:
             at -= 1
         return floors[at][1]
 
-    def _undo(self) -> tuple[int, bool]:
-        """Take the last entry off the trail; its value, and whether that was put down."""
+    def _undo(self) -> bool:
+        """Take the last entry off the trail; whether its value had been put down."""
         value, key, lifted, before = self.trail.pop()
         self.keys[value] = key
         if lifted is None:
             self.floors[value].pop()
-            return value, False
+            return False
         self.keys[lifted] = before
         for other in lifted.tolist():
             self.floors[other].pop()
         self.open[value] = True
         first, last = self.component.first_section[value], self.component.last_section[value]
         self.left[first:last] += self.component.sizes[value] * self.count
-        return value, True
+        return True
 
     def _lift(self, value: int, reason: int) -> tuple[int, int]:
         """Some value that meets this one comes before it, for `reason`; the range of sections to look at."""
