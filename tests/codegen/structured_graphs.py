@@ -73,6 +73,8 @@ class Maker:
             rules += [self.branch, self.loop, self.scan]
         if x.type.elements > 600:
             rules = [self.reduce]
+        if x.type.elements == 0:
+            rules = [self.pointwise, self.reduce, self.turn]
         return self.pick(*rules)(b, x, depth)
 
     # -- rules -----------------------------------------------------------------------------------------------------
