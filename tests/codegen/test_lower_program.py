@@ -233,7 +233,11 @@ def test_an_update_of_something_that_is_read_again_leaves_it_as_it_was() -> None
     check(graph, lowered(graph)[0], random(5), random(2), np.array(9, np.int32))
 
 
-@pytest.mark.parametrize("reader", ["update", "index", "other"])
+#: scatter's dimensions for updates that are single elements of a vector.
+ROWS = {"update_window_dims": (), "inserted_window_dims": (0,), "scatter_dims_to_operand_dims": (0,)}
+
+
+@pytest.mark.parametrize("reader", ["update", "index", "other", "itself"])
 def test_a_carry_that_is_read_beside_its_update_is_not_overwritten_before(reader: str) -> None:
     row = TensorType((6,), f32)
     test, body, b = GraphBuilder(), GraphBuilder(), GraphBuilder()
@@ -243,11 +247,32 @@ def test_a_carry_that_is_read_beside_its_update_is_not_overwritten_before(reader
     window = body.emit("slice", turned if reader == "update" else d, starts=(0,), limits=(4,), strides=(1,))
     place = body.convert(body.emit("reduce_max", c, dimensions=(0,)), i32) if reader == "index" else j
     updated = body.emit("dynamic_update_slice", c, window, place)
+    if reader == "itself":
+        places = body.constant(np.array([[5], [0], [3], [3], [1], [0]]))
+        updated = body.emit("scatter", c, places, c, combiner="add", **ROWS)
     other = body.emit("add", d, turned) if reader == "other" else body.emit("neg", d)
     regions = test.build([test.binary("lt", i, 3)]), body.build([body.binary("add", j, 1), updated, other])
     given = b.constant(0, i32), b.input("c", row), b.input("d", row)
     graph = b.build(b.emit_many("while_loop", *given, num_carry=3, regions=regions)[1:])
     check(graph, lowered(graph)[0], random(6), random(6), tolerance=1e-5)
+
+
+def test_updates_that_overlap_apply_in_order_whatever_runs_in_parallel() -> None:
+    b = GraphBuilder()
+    x, u = b.input("x", TensorType((6, 5), f32)), b.input("u", TensorType((3, 4, 5), f32))
+    places = b.constant(np.array([[1], [0], [2]]))
+    dims = {"update_window_dims": (1, 2), "inserted_window_dims": (), "scatter_dims_to_operand_dims": (0,)}
+    graph = b.build([b.emit("scatter", x, places, u, combiner="set", **dims)])
+    check(graph, lowered(graph)[0], random(6, 5), random(3, 4, 5))
+
+
+def test_updates_that_all_meet_in_one_place_are_all_added() -> None:
+    b = GraphBuilder()
+    x, u = b.input("x", TensorType((4,), f32)), b.input("u", TensorType((7, 1), f32))
+    nowhere = b.constant(np.zeros((7, 0), np.int32))
+    dims = {"update_window_dims": (1,), "inserted_window_dims": (), "scatter_dims_to_operand_dims": ()}
+    graph = b.build([b.emit("scatter", x, nowhere, u, combiner="add", **dims)])
+    check(graph, lowered(graph)[0], random(4), random(7, 1), tolerance=1e-5)
 
 
 # -- kernels -------------------------------------------------------------------------------------------------------

@@ -162,8 +162,7 @@ def _bound_depth(graph: Graph, grouped: Mapping[Node, int], stored: set[Node]) -
     depth: dict[Value, int] = {}
     leaves: dict[Value, frozenset[Value]] = {}
     for node in graph.nodes:
-        alone = kind_of(node) != "elementwise"
-        if alone and node not in grouped:
+        if node in grouped or kind_of(node) != "elementwise":
             continue
         inside = dict.fromkeys(node.inputs)
         reach = 1 + max((depth.get(v, 0) for v in inside), default=0)
@@ -171,14 +170,6 @@ def _bound_depth(graph: Graph, grouped: Mapping[Node, int], stored: set[Node]) -
         for v in inside:
             read |= leaves.get(v, frozenset((v,)))
         deep = reach > DEEPEST or len(read) > MOST_LEAVES
-        if node in grouped:
-            # A group bounds itself; what it reads counts from its own members on.
-            if deep:
-                for v in inside:
-                    made = graph.producers.get(v)
-                    if made is not None and made not in grouped and made.op != "constant" and depth.get(v, 0) > 1:
-                        stored.add(made)
-            continue
         if deep and node.op not in SHAPE_OPS:
             stored.add(node)
         if node in stored:
