@@ -28,19 +28,9 @@ class Affine:
     def is_const(self) -> bool:
         return not self.terms
 
-    def coefficient(self, atom: Expr) -> int:
-        for other, c in self.terms:
-            if other is atom:
-                return c
-        return 0
-
 
 Index = tuple[Affine, ...]
 ZERO = Affine()
-
-
-def constant(value: int) -> Affine:
-    return Affine(value)
 
 
 @dataclass

@@ -45,7 +45,6 @@ class KernelBuilder:
         offset: int | None = None,
         *,
         writable: bool = False,
-        aliases: str | None = None,
     ) -> Memory:
         """The argument through which `view`'s buffer is seen with `strides` from element `offset`."""
         strides = view.strides if strides is None else strides
@@ -56,7 +55,7 @@ class KernelBuilder:
         key = (view.buffer, view.dtype, base, rest, strides, writable)
         memory = self._views.get(key)
         if memory is None:
-            memory = Memory(self.name("a"), view.dtype, strides, rest, writable, aliases)
+            memory = Memory(self.name("a"), view.dtype, strides, rest, writable)
             self._views[key] = memory
             self.args.append(memory)
             self.operands.append(Operand(view.buffer, base * size))
@@ -72,12 +71,10 @@ class KernelBuilder:
             found = self._loads[key] = Load(memory, tuple(atom for atom, _ in address.terms), mask, other)
         return found
 
-    def store(
-        self, view: View, index: Index, value: Expr, mask: Expr | None = None, *, aliases: str | None = None
-    ) -> Store:
+    def store(self, view: View, index: Index, value: Expr, mask: Expr | None = None) -> Store:
         """Store to `view` at `index`."""
         address = self.space.dot(index, view.strides, view.offset)
-        memory = self.memory(view, tuple(c for _, c in address.terms), address.const, writable=True, aliases=aliases)
+        memory = self.memory(view, tuple(c for _, c in address.terms), address.const, writable=True)
         return Store(memory, tuple(atom for atom, _ in address.terms), value, mask)
 
     # -- the end ---------------------------------------------------------------------------------------------------

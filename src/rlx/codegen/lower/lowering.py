@@ -1,6 +1,7 @@
 """The way from an optimised graph to a lowered program.
 
-`lower` makes the buffers of inputs, parameters and outputs, decides what is static, and lowers the graph's groups.
+`lower` makes the buffers of inputs, parameters and outputs, decides what is static, lowers the graph's groups, and
+orders the steps for peak memory.
 Shapes must be static. Input, output and parameter memory is dense and row-major.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from rlx.codegen.lower.context import ProgramContext, Scope
 from rlx.codegen.lower.control import finish
 from rlx.codegen.lower.graph import lower_scope
+from rlx.codegen.lower.order import order_steps
 from rlx.codegen.lower.templates import NoTemplates, Templates
 from rlx.codegen.lower.view import dense
 from rlx.codegen.program import LoweredProgram, Step
@@ -63,6 +65,6 @@ def lower(
         outputs=graph.output_types,
         parameters={p.name: p.value.type for p in graph.parameters},
         setup=tuple(program.setup),
-        steps=tuple(steps),
+        steps=order_steps(steps),
         dispatch=dispatch,
     )

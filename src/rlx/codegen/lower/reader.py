@@ -64,10 +64,6 @@ class Reader:
             found = self._memo[key] = self._read(value, index, mask)
         return found
 
-    def forget(self) -> None:
-        """Compute anew what is read from here on: after values in memory have changed, or a loop has ended."""
-        self._memo.clear()
-
     def _read(self, value: Value, index: Index, mask: Expr | None) -> Expr:
         view = self.values.view_of(value)
         if view is not None:
