@@ -1,8 +1,8 @@
 """Order of work for peak memory: the order sets the bound that no memory plan can beat.
 
-Work is units in a valid order that touch buffers; a buffer is alive from the first unit that touches it to the last. A
-few list schedulers propose orders, the peak of each is computed exactly, and the given order stays unless another's peak
-is smaller: never worse than program order. Deterministic: ties go to program order.
+Work is units in a valid order that touch buffers; a buffer is alive from the first unit that touches it to the last.
+A few list schedulers propose orders, the peak of each is computed exactly, and the given order stays unless another's
+peak is smaller: never worse than program order. Deterministic: ties go to program order.
 
 Method: greedy by the bytes that a unit adds, from the inputs on and (the same, mirrored) from the outputs back; and
 depth first, the operand whose making needs most memory first (Sethi & Ullman 1970). Some 20 ms for 1,000 units.
