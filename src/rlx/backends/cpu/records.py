@@ -25,6 +25,8 @@ from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 
 #: Modest single-thread rates for estimating costs: FLOP/ns and bytes/ns.
 FLOPS_PER_NS, BYTES_PER_NS = 40.0, 12.0
+#: Seconds of search for a memory plan, spent only where the heuristics miss the bound; small beside emitting code.
+PLAN_BUDGET_S = 0.2
 
 
 @dataclass
@@ -153,7 +155,10 @@ class Flattener:
         """The tables; debug: give every value bytes of its own, with red zones between."""
         self._emit(END, (), label="end")
         buffers, intervals = self._lifetimes.intervals()
-        plan = (plan_apart if debug else plan_memory)(intervals, alignment=ALIGNMENT)
+        if debug:
+            plan = plan_apart(intervals, alignment=ALIGNMENT)
+        else:
+            plan = plan_memory(intervals, alignment=ALIGNMENT, budget_s=PLAN_BUDGET_S)
         offsets = {b: plan.offsets[v.name] for b, v in zip(buffers, intervals, strict=True)}
         relocations = [(i, *self._place(operand, offsets)) for i, operand in enumerate(self._slots)]
         arena_map = [(b.name, v.start, v.end, offsets[b], v.size) for b, v in zip(buffers, intervals, strict=True)]
