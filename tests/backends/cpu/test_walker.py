@@ -226,3 +226,21 @@ def test_a_forked_child_starts_without_the_parent_s_workers(image, pool):
     if child == 0:
         os._exit(0 if pool.workers == 0 and pool.address != address else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_interrupt_while_a_worker_starts_loses_neither_it_nor_its_code(image, monkeypatch):
+    pool = WorkerPool()
+    start = threading.Thread.start
+    started = []
+
+    def interrupted(thread):
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.ensure(1, image)
+    assert pool.workers == 1 and pool._images == [image]
+    pool.stop()
+    assert len(started) == 1 and not started[0].is_alive()

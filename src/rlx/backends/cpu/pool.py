@@ -58,10 +58,11 @@ class WorkerPool:
         index = len(self._threads)
         serve = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(image.function("rlx_worker"))
         thread = threading.Thread(target=serve, args=(self.address, index), name=f"rlx-worker-{index}", daemon=True)
-        thread.start()
+        # Noted before it starts: an interrupt while it does must lose neither the thread nor the code it sits in.
         self._images.append(image)
         self._threads.append(thread)
         ctypes.c_int64.from_address(self.address).value = len(self._threads)
+        thread.start()
 
     def stop(self) -> None:
         """End all workers; no run may be under way."""
@@ -73,7 +74,8 @@ class WorkerPool:
             wake_all = (_FUTEX, ctypes.c_void_p(ctypes.addressof(generation)), 129, MAX_WORKERS)  # FUTEX_WAKE, private
             ctypes.CDLL(None).syscall(*wake_all)
             for thread in self._threads:
-                thread.join()
+                if thread.ident is not None:  # None where an interrupt kept it from starting
+                    thread.join()
             self._threads.clear()
 
 
