@@ -2,8 +2,7 @@
 
 First, products and convolutions take what follows them (`grow_epilogue`). Then reductions take all that shares their
 rows (`grow_rows`). What is left either gets memory, and becomes the root of an elementwise kernel, or is computed
-by its readers (`stored_nodes`). Elementwise roots of one shape that read each other become one kernel with several
-outputs. Groups come out in an order in which each reads only what earlier ones have written.
+by its readers (`stored_nodes`). Groups come out in an order in which each reads only what earlier ones have written.
 """
 
 from __future__ import annotations
