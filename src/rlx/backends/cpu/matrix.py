@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from rlx.backends.cpu.conv import conv_kernels
 from rlx.backends.cpu.matmul import matmul_kernels
-from rlx.codegen.lower.templates import ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
+from rlx.codegen.kernel import TemplateKernel
+from rlx.codegen.lower.templates import AttentionSpec, ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
 from rlx.codegen.target import Target
 
 
@@ -23,3 +24,6 @@ class CpuTemplates:
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
         return conv_kernels(self.target, spec, epilogue)
+
+    def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None:
+        return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rlx.backends.webgpu.matmul import tiled_matmul
-from rlx.codegen.lower import ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
+from rlx.codegen.kernel import TemplateKernel
+from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
 from rlx.codegen.wgsl import WgslTarget
 
 
@@ -18,4 +19,7 @@ class WebGpuTemplates:
         return None if kernel is None else MatmulKernels(None, 0, kernel)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
+        return None
+
+    def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None:
         return None

@@ -1,7 +1,7 @@
-"""What a backend offers beyond loops: matrix products and convolutions as templates.
+"""What a backend offers beyond loops: matrix products, convolutions and attention as templates.
 
-The lowering describes a product or a convolution as a spec (sizes and strided views of its operands) and an `Epilogue`
-(what to do with each finished accumulator), and asks the backend's `Templates` for kernels. A template that does not
+The lowering describes a product, a convolution or an attention as a spec (sizes and strided views of its operands) and
+an `Epilogue` (what to do with each finished accumulator), and asks the backend's `Templates` for kernels. A template that does not
 take a spec (a dtype, a dilation, a shape it would be slow for) returns None, and the lowering writes plain loops.
 
 Views. Operands are `Memory` views whose strides count elements, 0 where the operand is broadcast along a dimension;
@@ -10,7 +10,7 @@ dimensions (batch, m, n, k) is a tuple of sizes because a view may not collapse 
 collapsed neighbours wherever every view that sees them allows it, so that one dimension a group is the common case, and
 the empty tuple means a single row, column or matrix. Memory offsets are 0: offsets travel in the launch's operands.
 
-Arguments. `compute.args` is (a, b, *epilogue.args), with the packed operand in the place of the one that was packed;
+Arguments. `compute.args` is (a, b, *epilogue.args), for attention (q, k, v, *scores.args, *epilogue.args), with the packed operand in the place of the one that was packed;
 `pack.args` is (the operand, the packed buffer). Names of memories in the spec and the epilogue are distinct.
 A packed buffer is made once, in setup, and only read afterwards; its layout is the template's own affair.
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from rlx.codegen.kernel import Memory, Store, TemplateKernel, Var
+from rlx.codegen.kernel import Expr, Memory, Store, TemplateKernel, Var
 from rlx.ir.dtypes import DType
 
 
@@ -117,12 +117,64 @@ class ConvKernels:
     compute: TemplateKernel
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How a product of a query and a key becomes their score: scale, soft cap, mask, bias, in any order.
+
+    acc: the product as `value` reads it. value: the score; its dtype is the spec's `acc_dtype`.
+    index: one i64 variable a dimension of (*batch, *m, *n); templates vectorise along the last. Loads are affine or
+        computed in these, and may be broadcast.
+    args: every memory that `value` loads from. flops: operations one score takes, for the cost.
+    """
+
+    acc: Var
+    index: tuple[Var, ...]
+    value: Expr
+    args: tuple[Memory, ...]
+    flops: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionSpec:
+    """acc[batch..., m..., e...] = sum over n... of w * v[batch..., n..., e...] / sum over n... of w, where
+
+    w[batch..., m..., n...] = exp(s - max over n... of s), s = scores.value of sum over d... of
+    q[batch..., m..., d...] * k[batch..., n..., d...].
+
+    dtype: of q, k and v in memory. acc_dtype: of products, scores, weights and sums.
+    batch, m, n, d, e: sizes of each group. Output dimensions are (*batch, *m, *e).
+    q, k, v: strides over (*batch, *m, *d), (*batch, *n, *d), (*batch, *n, *e); grouped queries are strides 0 in k and v.
+    blind: what becomes of a query whose every score is -inf: True: its weights are 0, False: NaN.
+    causal: where not None, m and n end in dimensions with indices i and j, n is a single dimension, and every score with
+        j > i + causal is -inf, whatever the operands hold: it need not be computed. Its weight 0 still multiplies v,
+        which matters where v is not finite.
+
+    NaN in a score gives NaN for its query, +inf too, as the formula says.
+    """
+
+    dtype: DType
+    acc_dtype: DType
+    batch: tuple[int, ...]
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    d: tuple[int, ...]
+    e: tuple[int, ...]
+    q: Memory
+    k: Memory
+    v: Memory
+    scores: Scores
+    blind: bool
+    causal: int | None = None
+
+
 class Templates(Protocol):
     """A backend's templates; each method returns None where it does not take the spec."""
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None: ...
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None: ...
+
+    def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None: ...
 
 
 class NoTemplates:
@@ -132,4 +184,7 @@ class NoTemplates:
         return None
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
+        return None
+
+    def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None:
         return None
