@@ -1,9 +1,12 @@
-"""What a kind of device must give: the two protocols that a backend implements.
+"""What a kind of device must give: the two protocols that a backend implements, and what it may give besides.
 
 A `Backend` is one object a kind ("cpu", "cuda", ...), found by `rlx.driver.registry`. Importing its module and calling
 anything but `load` and the module named by `compiler` must be cheap: no compiler is imported, no thread is started, no
-device is opened. A `MemoryBackend` is one device's memory in the raw: addresses and bytes, no types. `Buffer`, arenas
-and statistics are built on it, once, for every kind.
+device is opened. A `MemoryBackend` is one device's memory in the raw: addresses and bytes, no types. `Buffer`, arenas,
+caching and statistics are built on it, once, for every kind; a backend keeps no freed bytes of its own.
+
+A memory may keep to more: `DivisibleMemory` (parts of an allocation serve as allocations), `MemoryOfKinds` (there are
+other kinds of memory beside the device's own), `QueuedMemory` (foreign queues can be ordered with the device's).
 
 Threads. Every method of both may be called from any thread, at the same time.
 Ordering. Memory calls have happened when they return; a `CommandStream` is what makes them asynchronous.
@@ -14,13 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from rlx.driver.executable import Artifact, Executable
 from rlx.ir.graph import Graph
 
 if TYPE_CHECKING:
     from rlx.driver.device import Device
+
+#: Where bytes can be. device: the device's own memory. host: this process's. pinned: the host's, locked in physical
+#: memory so that a device reaches it fast. unified: one address that host and device both read and write. file: a
+#: file's own pages, mapped.
+MemoryKind = Literal["device", "host", "pinned", "unified", "file"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,11 @@ class DeviceProperties:
 
 @runtime_checkable
 class MemoryBackend(Protocol):
-    """One device's memory. An address is an int; arithmetic on it inside one allocation must hold."""
+    """One device's memory. An address is an int; arithmetic on it inside one allocation must hold.
+
+    Reuse. Bytes whose last holder has let go may be written by the next one at once, without a call to this memory in
+    between: a device whose runs and copies return before they are done orders later ones behind them.
+    """
 
     @property
     def host_visible(self) -> bool:
@@ -82,6 +94,40 @@ class MemoryBackend(Protocol):
 
     def fill(self, destination: int, pattern: bytes, count: int) -> None:
         """Write `pattern` (1 to 16 bytes, a power of two) count times, one after the other."""
+        ...
+
+
+@runtime_checkable
+class DivisibleMemory(MemoryBackend, Protocol):
+    """Memory whose allocations may be handed out in parts. Of any other, whole allocations are kept and given again."""
+
+    @property
+    def granularity(self) -> int:
+        """What a part's start and size are multiples of, a power of two in bytes."""
+        ...
+
+
+@runtime_checkable
+class MemoryOfKinds(MemoryBackend, Protocol):
+    """Memory with others beside it that serve the same device."""
+
+    @property
+    def kinds(self) -> Mapping[MemoryKind, MemoryBackend]:
+        """ "pinned" or "unified" -> that memory, the same object at each call; both are host-visible."""
+        ...
+
+
+@runtime_checkable
+class QueuedMemory(MemoryBackend, Protocol):
+    """Memory whose work runs on a queue that other libraries of this process can name: a CUDA or HIP stream."""
+
+    @property
+    def queue(self) -> int:
+        """The queue that this memory's transfers and its device's runs go to, as DLPack numbers it for this device."""
+        ...
+
+    def order(self, first: int, then: int) -> None:
+        """Let what is put on the queue `then` from now on begin when what is on `first` is done. Does not wait."""
         ...
 
 
