@@ -20,7 +20,8 @@ import numpy as np
 from minilm_peers import PEERS
 from minilm_report import Cell, Startup, write_report
 
-from rlx.backends.cpu.ceiling import Ceilings, measure_ceilings
+from rlx.backends.cpu.ceiling import measure_ceilings
+from rlx.driver import Ceilings
 
 SIZES = ((1, 16), (1, 128), (32, 128))
 THREADS = (1, 2)

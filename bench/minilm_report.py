@@ -11,8 +11,8 @@ from importlib import metadata
 
 import numpy as np
 
-from rlx.backends.cpu.ceiling import Ceilings
 from rlx.backends.cpu.host import cpu_name, supported_targets
+from rlx.driver import Ceilings
 
 LAYERS, WIDTH, INNER = 6, 384, 1536
 #: The encoder's matrices, read once a run: bytes of f32.

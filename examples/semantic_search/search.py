@@ -20,7 +20,8 @@ import numpy as np
 from corpus import Passage, read_passages
 
 import rlx
-from rlx.backends.cpu.ceiling import Ceilings, measure_ceilings
+from rlx.backends.cpu.ceiling import measure_ceilings
+from rlx.driver import Ceilings
 from rlx.frontends.huggingface.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -53,6 +53,22 @@ def test_bench_gives_median_quartiles_and_the_share_of_the_ceilings(rlx, affine)
     assert 0 < found["share_of_ceiling"] < 1
 
 
+def test_bench_lists_kernels_beside_their_limits_and_draws_them(rlx, affine, tmp_path):
+    chart = tmp_path / "roofline.svg"
+    asked = ("bench", affine, "--seconds", "0.1", "--threads", "1", "--roofline", "--draw", chart)
+    found = rlx(*asked, "--json").document["roofline"]
+    steps = sorted(k["step"] for k in found["kernels"])
+    assert steps == list(range(len(steps))) and steps
+    assert all(k["seconds"] > 0 and k["least_seconds"] > 0 for k in found["kernels"])
+    assert chart.read_text().startswith("<svg")
+    assert "worst loss first" in rlx(*asked).out
+
+
+def test_bench_refuses_a_roofline_where_ceilings_cannot_be_measured_and_a_drawing_of_another_kind(rlx, affine):
+    assert rlx("bench", affine, "--roofline", "--device", "reference").code == 2
+    assert rlx("bench", affine, "--draw", "roofline.png").code == 2
+
+
 def test_devices_lists_the_cpu_and_the_reference(rlx):
     found = rlx("devices", "--json").document
     assert {"cpu:0", "reference:0"} <= {device["device"] for device in found["devices"]}

@@ -3,6 +3,9 @@
 Both are warmed up, then take turns in short rounds with a pause between, so that what else the machine does falls on
 both alike, and one's idle threads do not slow the other. Medians and quartiles are of single runs over all rounds. The
 answers are compared before anything is timed.
+
+With `--roofline` the program also runs kernel by kernel, and each kernel is shown beside its own limit, the one with
+most time to win first; `--draw FILE.svg` draws them.
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from rlx.backends.cpu.ceiling import Ceilings, measure_ceilings
+from rlx.backends.cpu.ceiling import measure_ceilings
 from rlx.cli.feeds import complete, read_shapes
 from rlx.cli.program import (
     DeviceOption,
@@ -29,9 +33,13 @@ from rlx.cli.program import (
     load_model,
     open_session,
 )
+from rlx.cli.roofline import print_roofline, roofline_document
 from rlx.cli.terminal import print_json, print_note, print_table, progress, seconds
+from rlx.driver import Ceilings
 from rlx.errors import MissingExtra, UsageError
 from rlx.runtime import CompiledGraph
+from rlx.runtime.roofline import measure_roofline
+from rlx.runtime.roofline_chart import roofline_svg
 
 _ROUNDS = 10
 _PAUSE = 0.02
@@ -63,13 +71,19 @@ def bench(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     budget: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend measuring each.")] = 2.0,
+    roofline: Annotated[bool, typer.Option("--roofline", help="Show each kernel beside its own limit.")] = False,
+    draw: Annotated[Path | None, typer.Option("--draw", help="Draw the roofline into this .svg file.")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Time runs of a model on random inputs, with the share of this machine's ceilings."""
+    if draw is not None and draw.suffix != ".svg":
+        raise UsageError(f"--draw writes an .svg file, {str(draw)!r} is none")
     if against is not None and not model.endswith(".onnx"):
         raise UsageError(f"--against {against.value} needs an .onnx file, {model!r} is none")
     session = open_session(device, threads)
+    if (roofline or draw) and session.device.kind != "cpu":
+        raise UsageError(f"--roofline needs a device whose ceilings can be measured: the cpu, not {session.device}")
     program = compile_model(session, load_model(model), read_shapes(shape or []))
     feeds = {name: feed.array for name, feed in complete({}, program.inputs, seed).items()}
     runs: dict[str, Run] = {"rlx": lambda: program.run(feeds)}
@@ -79,7 +93,12 @@ def bench(
         difference = _difference(runs) if against is not None else None
         timings = measure(runs, budget)
         ceilings = measure_ceilings(session.options.threads) if session.device.kind == "cpu" else None
+        lines = measure_roofline(program, feeds, ceilings) if ceilings is not None and (roofline or draw) else None
     document = _document(program, timings, ceilings, difference)
+    if lines is not None:
+        document["roofline"] = roofline_document(lines)
+    if lines is not None and draw is not None:
+        draw.write_text(roofline_svg(lines), encoding="utf-8")
     if as_json:
         print_json({"model": model, "device": str(session.device), "threads": session.options.threads, **document})
         return
@@ -96,6 +115,8 @@ def bench(
             f"ceilings now: {ceilings.flops / 1e9:.0f} GFLOP/s f32, {ceilings.read_bytes / 1e9:.1f} GB/s read; "
             f"rlx runs at {document['share_of_ceiling']:.0%} of what they allow"
         )
+    if lines is not None:
+        print_roofline(lines)
 
 
 def measure(runs: Mapping[str, Run], budget: float) -> list[Timing]:

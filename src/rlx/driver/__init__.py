@@ -6,6 +6,7 @@ This layer imports rlx.ir and rlx.errors alone: no compiler, no backend (until a
 from rlx.driver.arena import DeviceArena
 from rlx.driver.backend import Backend, CompilerModule, DeviceProperties, MemoryBackend
 from rlx.driver.buffer import Buffer
+from rlx.driver.ceilings import Ceilings, MemoryLevel
 from rlx.driver.certificate import certify
 from rlx.driver.command import Operand, Program
 from rlx.driver.command_buffer import CommandBuffer
@@ -32,6 +33,7 @@ __all__ = [
     "Block",
     "Buffer",
     "BufferHandle",
+    "Ceilings",
     "CommandBuffer",
     "CommandStream",
     "CompilerModule",
@@ -46,6 +48,7 @@ __all__ = [
     "Launch",
     "LaunchTrace",
     "MemoryBackend",
+    "MemoryLevel",
     "MemoryPlan",
     "MemoryStatistics",
     "Operand",

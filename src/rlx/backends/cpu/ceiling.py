@@ -1,9 +1,9 @@
-"""What this machine can do at best: f32 multiply-adds and reads from memory, measured, never looked up.
+"""What this machine can do at best: f32 multiply-adds and reads from each level of memory, measured, never looked up.
 
 Two loops that LLVM cannot shorten run on as many threads as a program would use: one keeps a dozen vector accumulators
-of fused multiply-adds in registers, the other adds up an array far larger than the caches. The best of several rounds
-counts, since other work on the machine can only make a round slower. Shares of these ceilings say how much of the
-machine a program uses.
+of fused multiply-adds in registers, the other adds up an array, again and again: half of a cache for that cache's rate,
+an array far larger than all of them for DRAM's. The best of several rounds counts, since other work on the machine can
+only make a round slower. Only the caches' sizes are taken from the system; where it does not tell, there are none.
 
 Imports llvmlite; takes about a second. Threads are started and joined inside the call.
 """
@@ -14,31 +14,18 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 import numpy as np
 
-from rlx.backends.cpu.host import resolve_target
+from rlx.backends.cpu.host import cache_sizes, resolve_target
 from rlx.codegen.target import PRESETS, Target
+from rlx.driver import Ceilings, MemoryLevel
 
 _ACCUMULATORS = 12
 _ROUNDS = 7
 _FMA_STEPS = 2_000_000
 _READ_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """Of `threads` threads together: f32 floating-point operations (an FMA is two) and bytes read, each a second."""
-
-    threads: int
-    flops: float
-    read_bytes: float
-
-    def least_seconds(self, flops: float, read_bytes: float) -> float:
-        """The least time that this work can take: the arithmetic or the reading, whichever is longer."""
-        return max(flops / self.flops, read_bytes / self.read_bytes)
 
 
 def measure_ceilings(threads: int) -> Ceilings:
@@ -47,22 +34,31 @@ def measure_ceilings(threads: int) -> Ceilings:
     lanes = target.lanes(32)
     engine = _compile(_module(target, lanes), target)
     fma = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)(engine.get_function_address("fma"))
-    read = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(engine.get_function_address("read"))
+    read = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 2)(engine.get_function_address("read"))
     sinks = [np.zeros(lanes, np.float32) for _ in range(threads)]
-    share = _READ_BYTES // threads // (lanes * 4 * _ACCUMULATORS) * (lanes * 4 * _ACCUMULATORS)
-    arrays = [np.ones(share // 4, np.float32) for _ in range(threads)]
-    flops = 2.0 * lanes * _ACCUMULATORS * _FMA_STEPS * threads
-    return Ceilings(
-        threads=threads,
-        flops=flops / _fastest([lambda s=sink: fma(_FMA_STEPS, s.ctypes.data) for sink in sinks]),
-        read_bytes=share
-        * threads
-        / _fastest(
+    step = lanes * 4 * _ACCUMULATORS
+
+    def reads(nbytes: int) -> float:
+        """Bytes a second when each thread reads its own share of nbytes bytes, over and over."""
+        steps = max(1, nbytes // threads // step)
+        turns = -(-_READ_BYTES // (steps * step * threads))
+        arrays = [np.ones(steps * step // 4, np.float32) for _ in range(threads)]
+        seconds = _fastest(
             [
-                lambda a=array, s=sink: read(share // (lanes * 4 * _ACCUMULATORS), a.ctypes.data, s.ctypes.data)
+                lambda a=array, s=sink: read(turns, steps, a.ctypes.data, s.ctypes.data)
                 for array, sink in zip(arrays, sinks, strict=True)
             ]
-        ),
+        )
+        return turns * steps * step * threads / seconds
+
+    flops = 2.0 * lanes * _ACCUMULATORS * _FMA_STEPS * threads
+    seconds = _fastest([lambda s=sink: fma(_FMA_STEPS, s.ctypes.data) for sink in sinks])
+    levels = [(name, size * (threads if private else 1)) for name, size, private in cache_sizes()]
+    return Ceilings(
+        threads=threads,
+        flops=flops / seconds,
+        read_bytes=reads(_READ_BYTES),
+        levels=tuple(MemoryLevel(name, size, reads(size // 2)) for name, size in levels),
     )
 
 
@@ -103,7 +99,7 @@ def _compile(text: str, target: Target) -> llvm.ExecutionEngine:
 
 
 def _module(target: Target, lanes: int) -> str:
-    """LLVM IR of `fma(steps, sink)` and `read(steps, source, sink)`."""
+    """LLVM IR of `fma(steps, sink)` and `read(turns, steps, source, sink)`."""
     vector = f"<{lanes} x float>"
     every = range(_ACCUMULATORS)
     multiply = f"""
@@ -125,12 +121,16 @@ exit:
   ret void
 }}"""
     read = f"""
-define void @read(i64 %steps, ptr %source, ptr %sink) {{
+define void @read(i64 %turns, i64 %steps, ptr %source, ptr %sink) {{
 entry:
+  br label %turn
+turn:
+  %t = phi i64 [ 0, %entry ], [ %later, %again ]
+{_lines(f"  %c{k} = phi {vector} [ zeroinitializer, %entry ], [ %b{k}, %again ]" for k in every)}
   br label %loop
 loop:
-  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
-{_lines(f"  %a{k} = phi {vector} [ zeroinitializer, %entry ], [ %b{k}, %loop ]" for k in every)}
+  %i = phi i64 [ 0, %turn ], [ %next, %loop ]
+{_lines(f"  %a{k} = phi {vector} [ %c{k}, %turn ], [ %b{k}, %loop ]" for k in every)}
   %base = mul i64 %i, {_ACCUMULATORS}
 {_lines(f"  %i{k} = add i64 %base, {k}" for k in every)}
 {_lines(f"  %p{k} = getelementptr {vector}, ptr %source, i64 %i{k}" for k in every)}
@@ -138,7 +138,11 @@ loop:
 {_lines(f"  %b{k} = fadd {vector} %a{k}, %v{k}" for k in every)}
   %next = add i64 %i, 1
   %more = icmp slt i64 %next, %steps
-  br i1 %more, label %loop, label %exit
+  br i1 %more, label %loop, label %again
+again:
+  %later = add i64 %t, 1
+  %on = icmp slt i64 %later, %turns
+  br i1 %on, label %turn, label %exit
 exit:
 {_sum(vector)}
   store {vector} %s{_ACCUMULATORS - 1}, ptr %sink, align 4

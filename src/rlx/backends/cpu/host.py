@@ -48,6 +48,23 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
+def cache_sizes() -> tuple[tuple[str, int, bool], ...]:
+    """(name, bytes, whether each processor has its own) of the second and third level caches, the nearest first.
+
+    Empty where the system does not tell.
+    """
+    found = []
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, size, kind = ((index / name).read_text().strip() for name in ("level", "size", "type"))
+        except OSError:
+            continue
+        if level in ("2", "3") and kind == "Unified" and size.endswith("K"):
+            found.append((f"L{level}", int(size[:-1]) << 10, level == "2"))
+    return tuple(sorted(found))
+
+
 def memory_bytes() -> int:
     """Bytes of physical memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

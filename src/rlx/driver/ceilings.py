@@ -1,0 +1,47 @@
+"""What a device can do at best: arithmetic and bytes a second, as measured.
+
+Plain data, made by whoever can measure a device; nothing here measures or looks anything up. A kernel's least time
+follows from its operations and its bytes: no program can be faster, and the share of it that a kernel reaches says how
+much is left to win.
+
+Source of the model: Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MemoryLevel:
+    """A place that data can lie in: what it holds, in bytes, and the bytes a second that can be read from it."""
+
+    name: str
+    capacity: int
+    read_bytes: float
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Of `threads` threads together.
+
+    flops: f32 floating-point operations a second (a fused multiply-add is two).
+    read_bytes: bytes a second from the largest memory.
+    levels: caches, the nearest first; empty where they were not measured.
+    """
+
+    threads: int
+    flops: float
+    read_bytes: float
+    levels: tuple[MemoryLevel, ...] = ()
+
+    def rate(self, nbytes: float) -> float:
+        """Bytes a second for data of this size: of the nearest level that holds it."""
+        for level in self.levels:
+            if nbytes <= level.capacity:
+                return level.read_bytes
+        return self.read_bytes
+
+    def least_seconds(self, flops: float, nbytes: float) -> float:
+        """The least time that this work can take: its arithmetic or its bytes, whichever is longer."""
+        return max(flops / self.flops, nbytes / self.rate(nbytes))
