@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlx.ir.graph import Graph
+from rlx.passes.channel_maps import fold_channel_maps
 from rlx.passes.cse import eliminate_common
 from rlx.passes.dead import eliminate_dead
 from rlx.passes.fold import fold_constants
@@ -14,7 +15,7 @@ from rlx.passes.simplify import simplify
 Pass = Callable[[Graph], Graph]
 
 #: What a level adds to inlining, in order; run until nothing changes.
-CLEANUPS: tuple[Pass, ...] = (fold_constants, simplify, eliminate_common, eliminate_dead)
+CLEANUPS: tuple[Pass, ...] = (fold_constants, simplify, fold_channel_maps, eliminate_common, eliminate_dead)
 ROUNDS = 4
 
 
