@@ -164,3 +164,11 @@ def test_loops_of_more_turns_than_software_adapters_take_still_end(webgpu):
     got = Session(webgpu, NO_CACHE).compile(graph)(x=x)
     np.testing.assert_array_equal(got["y"], x - x.min())
     assert got["most"] == (x - x.min()).max()
+
+
+def test_rows_too_long_for_an_invocation_to_keep_lie_in_scratch_memory(webgpu):
+    x = np.random.default_rng(6).normal(size=(3, 6625)).astype(np.float32)
+    b = GraphBuilder("softmax")
+    program = Session(webgpu, NO_CACHE).compile(b.build({"y": b.emit("softmax", b.input("x", type_of(x)), axis=1)}))
+    e = np.exp((x - x.max(1, keepdims=True)).astype(np.float64))
+    np.testing.assert_allclose(program(x=x)["y"], e / e.sum(1, keepdims=True), rtol=2e-5)

@@ -13,7 +13,7 @@ refuses to copy within one buffer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ Place = list[Any]
 class _Lifetimes:
     """When each temporary buffer is first and last touched, in steps; loops stretch what crosses their edge."""
 
+    scratch: Mapping[Launch, VirtualBuffer]
     spans: dict[VirtualBuffer, list[int]] = field(default_factory=dict)
     loops: list[tuple[int, int]] = field(default_factory=list)
     now: int = 0
@@ -61,10 +62,16 @@ class Planner:
         self._shaders = shaders
         self._offsets: dict[VirtualBuffer, int] = {}
         self._emitted: dict[tuple[Kernel, tuple[int, ...]], Shader] = {}
+        self._scratch: dict[Launch, VirtualBuffer] = {}
 
     def plan(self, steps: Sequence[Step], *, debug: bool) -> dict[str, Any]:
         """The list as JSON, with the memory plan of its arena; debug: every value has bytes of its own."""
-        lifetimes = _Lifetimes()
+        for step in walk_steps(steps):
+            if isinstance(step, Launch) and not _is_empty(step.kernel):
+                nbytes = self._shader(step.kernel, step.operands).scratch
+                if nbytes:
+                    self._scratch[step] = VirtualBuffer(f"scratch of {step.kernel.label}", nbytes, "temporary")
+        lifetimes = _Lifetimes(self._scratch)
         _visit(steps, lifetimes)
         intervals = lifetimes.intervals()
         plan = (plan_apart if debug else plan_memory)(list(intervals.values()), alignment=ALIGNMENT)
@@ -82,7 +89,7 @@ class Planner:
         listed: list[Any] = []
         for step in steps:
             if isinstance(step, Launch):
-                listed += self._launch(step.kernel, step.operands)
+                listed += self._launch(step.kernel, step.operands, self._scratch.get(step))
             elif isinstance(step, Copy):
                 listed += self._copy(step)
             elif isinstance(step, Branch):
@@ -100,20 +107,21 @@ class Planner:
         kernel = LoopKernel("copy", (source, target), index, Const(step.nbytes // dtype.itemsize, i64), body)
         return self._launch(kernel, (step.source, step.destination))
 
-    def _launch(self, kernel: Kernel, operands: Sequence[Operand]) -> list[Any]:
-        if kernel.grid == 0 or (isinstance(kernel.grid, Const) and kernel.grid.value == 0):
+    def _launch(self, kernel: Kernel, operands: Sequence[Operand], scratch: VirtualBuffer | None = None) -> list[Any]:
+        if _is_empty(kernel):
             return []
-        bindings, bases = [], []
-        for memory, operand in zip(kernel.args, operands, strict=True):
+        shader = self._shader(kernel, operands)
+        bindings = []
+        for buffer in (*(o.buffer for o in operands), *((scratch,) if scratch else ())):
             # From the buffer's start, whatever the offset: a view may step backwards from it.
-            space, offset = self._place(Operand(operand.buffer))
-            bindings.append([space, offset, max(-(-operand.buffer.nbytes // 4) * 4, 8)])
-            bases.append(operand.byte_offset // memory.dtype.itemsize)
-        shader = self._shader(kernel, tuple(bases))
+            space, offset = self._place(Operand(buffer))
+            bindings.append([space, offset, max(-(-buffer.nbytes // 4) * 4, 8)])
         number = self._shaders.setdefault(shader.source, len(self._shaders))
         return [["launch", number, bindings, list(shader.workgroups), kernel.label]]
 
-    def _shader(self, kernel: Kernel, bases: tuple[int, ...]) -> Shader:
+    def _shader(self, kernel: Kernel, operands: Sequence[Operand]) -> Shader:
+        pairs = zip(kernel.args, operands, strict=True)
+        bases = tuple(operand.byte_offset // memory.dtype.itemsize for memory, operand in pairs)
         key = (kernel, bases)
         if key not in self._emitted:
             if isinstance(kernel, LoopKernel):
@@ -133,11 +141,17 @@ class Planner:
         return [f"{buffer.kind}{buffer.index}", offset]
 
 
+def _is_empty(kernel: Kernel) -> bool:
+    return kernel.grid == 0 or (isinstance(kernel.grid, Const) and kernel.grid.value == 0)
+
+
 def _visit(steps: Sequence[Step], lifetimes: _Lifetimes) -> None:
     for step in steps:
         lifetimes.now += 1
         if isinstance(step, Launch):
             lifetimes.touch((*step.reads, *step.writes, *(o.buffer for o in step.operands)))
+            if step in lifetimes.scratch:
+                lifetimes.touch((lifetimes.scratch[step],))
         elif isinstance(step, Copy):
             lifetimes.touch((step.source.buffer, step.destination.buffer))
         elif isinstance(step, Branch):

@@ -29,11 +29,15 @@ _MOST_UNROLLED = 32
 
 @dataclass(frozen=True)
 class Shader:
-    """source: WGSL, entry point `main`. bindings: storage buffers 0 to bindings - 1. workgroups: of one dispatch."""
+    """source: WGSL, entry point `main`. bindings: storage buffers 0 to bindings - 1. workgroups: of one dispatch.
+
+    scratch: bytes of a further buffer, bound behind the others, whose content means nothing before and after; or 0.
+    """
 
     source: str
     bindings: int
     workgroups: tuple[int, int]
+    scratch: int = 0
 
 
 def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | None = None) -> Shader:
@@ -51,14 +55,6 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
             hint="compile with optimize=False, which fuses less",
         )
     grid, body, split = int(kernel.grid.value.real), kernel.body, _splittable(kernel.body)
-    emitter = BodyEmitter(target)
-    turns = iterations(split.body if split is not None else body)
-    emitter.unroll = 1 if turns <= _TURNS else min(_MOST_UNROLLED, -(-turns // _TURNS))
-    declarations = []
-    for i, memory in enumerate(kernel.args):
-        packed = storage_type(memory.dtype, target, written=_written(kernel, memory))
-        emitter.bind_memory(memory, f"a{i}", atomic="atomic" in packed, base=bases[i] if bases else 0)
-        declarations.append(f"@group(0) @binding({i}) var<storage, read_write> a{i}: array<{packed}>;")
     extent = 1
     if split is not None:
         assert isinstance(split.extent, Const)
@@ -66,6 +62,14 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
     threads = grid * extent
     if threads >= 1 << 31:
         raise UnsupportedKernel(f"kernel {kernel.label} has a grid of {threads}, above 2**31")
+    emitter = BodyEmitter(target, lanes=threads if len(kernel.args) < target.max_bindings else 0)
+    turns = iterations(split.body if split is not None else body)
+    emitter.unroll = 1 if turns <= _TURNS else min(_MOST_UNROLLED, -(-turns // _TURNS))
+    declarations = []
+    for i, memory in enumerate(kernel.args):
+        packed = storage_type(memory.dtype, target, written=_written(kernel, memory))
+        emitter.bind_memory(memory, f"a{i}", atomic="atomic" in packed, base=bases[i] if bases else 0)
+        declarations.append(f"@group(0) @binding({i}) var<storage, read_write> a{i}: array<{packed}>;")
     group, columns, rows = workgroup_grid(-(-threads // WORKGROUP))
     emitter.line(f"let flat = i32({group} * {WORKGROUP}u + local);")
     emitter.line(f"if (flat >= {threads}) {{ return; }}")
@@ -75,8 +79,10 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
     else:
         emitter.bind_index(kernel.index, f"flat / {extent}", max(grid, 1))
         emitter.split_body(body[:-1], split, f"flat % {extent}")
+    if emitter.scratch:
+        declarations.append(f"@group(0) @binding({len(kernel.args)}) var<storage, read_write> scratch: array<u32>;")
     source = module_source(declarations, emitter.lines, target, WORKGROUP)
-    return Shader(source, len(kernel.args), (columns, rows))
+    return Shader(source, len(kernel.args), (columns, rows), 4 * emitter.scratch * threads)
 
 
 def workgroup_grid(groups: int) -> tuple[str, int, int]:
