@@ -174,16 +174,16 @@ class FileMapError(DriverError, OSError):
     code = "RLX-D013"
 
 
+class MemoryKindError(DriverError, ValueError):
+    """A device has no memory of the kind asked for; lists the kinds that it has."""
+
+    code = "RLX-D020"
+
+
 class OutOfMemory(DriverError, MemoryError):
-    """A device has no room; says requested, in use, limit, and the largest holders."""
+    """A device has no room; says requested, free, limit, reserved, largest hole, and the largest holders."""
 
     code = "RLX-D014"
-
-
-class DeviceLost(DriverError, RuntimeError):
-    """A device stopped answering: reset, removed, or its driver crashed. What was on it is gone."""
-
-    code = "RLX-D050"
 
 
 class BindingLimit(DriverError, ValueError):
@@ -208,6 +208,12 @@ class DeviceError(DriverError, RuntimeError):
     """An operation on a stream failed; names the first that did. Its exception is the `__cause__`."""
 
     code = "RLX-D017"
+
+
+class DeviceLost(DeviceError):
+    """A device stopped answering: reset, removed, or its driver crashed. What was on it is gone, for good."""
+
+    code = "RLX-D050"
 
 
 class EventError(DriverError, RuntimeError):

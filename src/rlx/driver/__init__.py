@@ -4,7 +4,7 @@ This layer imports rlx.ir and rlx.errors alone: no compiler, no backend (until a
 """
 
 from rlx.driver.arena import DeviceArena
-from rlx.driver.backend import Backend, CompilerModule, DeviceProperties, MemoryBackend
+from rlx.driver.backend import AsynchronousMemory, Backend, CompilerModule, DeviceProperties, MemoryBackend
 from rlx.driver.buffer import Buffer
 from rlx.driver.ceilings import Ceilings, MemoryLevel
 from rlx.driver.certificate import certify
@@ -29,6 +29,7 @@ __all__ = [
     "HOST",
     "HOST_MEMORY",
     "Artifact",
+    "AsynchronousMemory",
     "Backend",
     "Block",
     "Buffer",

@@ -6,11 +6,15 @@ device is opened. A `MemoryBackend` is one device's memory in the raw: addresses
 caching and statistics are built on it, once, for every kind; a backend keeps no freed bytes of its own.
 
 A memory may keep to more: `DivisibleMemory` (parts of an allocation serve as allocations), `MemoryOfKinds` (there are
-other kinds of memory beside the device's own), `QueuedMemory` (foreign queues can be ordered with the device's).
+other kinds of memory beside the device's own), `QueuedMemory` (foreign queues can be ordered with the device's),
+`AsynchronousMemory` (what was called may still be under way when the call has returned).
 
 Threads. Every method of both may be called from any thread, at the same time.
-Ordering. Memory calls have happened when they return; a `CommandStream` is what makes them asynchronous.
+Ordering. Memory calls have happened when they return, as far as later calls can see; a `CommandStream` is what makes
+them asynchronous.
 Failure. Methods raise `rlx.errors` classes; `MemoryBackend.allocate` raises MemoryError where there is no room.
+Loss. Once a device is lost, every call that needs it raises DeviceLost, with one message that names the device; calls
+that give back (`MemoryBackend.free`, `Executable.close`) raise nothing. It stays lost for as long as the process lives.
 """
 
 from __future__ import annotations
@@ -128,6 +132,19 @@ class QueuedMemory(MemoryBackend, Protocol):
 
     def order(self, first: int, then: int) -> None:
         """Let what is put on the queue `then` from now on begin when what is on `first` is done. Does not wait."""
+        ...
+
+
+@runtime_checkable
+class AsynchronousMemory(MemoryBackend, Protocol):
+    """Memory of a device that works through a queue of its own: runs and copies return when they are submitted.
+
+    Submitted work is ordered before every later call; `synchronize` is for those who wait without another call, as
+    streams do before they say that a point is reached.
+    """
+
+    def synchronize(self) -> None:
+        """Return when the device has done all that was submitted. Raises DeviceLost."""
         ...
 
 

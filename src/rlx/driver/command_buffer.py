@@ -204,7 +204,7 @@ class CommandBuffer:
                 raise CommandError(f"{command} exceeds what a payload can be")
         buffers.update(self._constants_on(stream.device))
         stream.enqueue(*[
-            self._operation(number, command, buffers, executables, timelines)
+            self._operation(number, command, buffers, executables, timelines, stream.device)
             for number, command in enumerate(self.commands)
         ])  # fmt: skip
 
@@ -215,6 +215,7 @@ class CommandBuffer:
         buffers: Mapping[str, Buffer],
         executables: Mapping[str, Executable],
         timelines: Mapping[str, tuple[Semaphore, int]],
+        device: Device,
     ) -> Operation:
         def place(operand: Operand) -> Buffer:
             return _place(buffers[operand.slot], operand)
@@ -230,7 +231,7 @@ class CommandBuffer:
                 return run_operation(executables[key], reads, writes, name, where, what=key)
             case Signal(semaphore, value):
                 timeline, base = timelines[semaphore]
-                return signal_operation(timeline, base + value, name, where)
+                return signal_operation(timeline, base + value, device, name, where)
             case Wait(semaphore, value):
                 timeline, base = timelines[semaphore]
                 return wait_operation(timeline, base + value, name, where)

@@ -14,8 +14,10 @@ from typing import Literal
 import numpy as np
 
 from rlx.driver.buffer import Buffer
+from rlx.driver.device import Device
 from rlx.driver.event import Event
 from rlx.driver.executable import Executable
+from rlx.driver.memory import device_memory
 from rlx.driver.semaphore import Semaphore, check_payload
 from rlx.errors import DeviceError
 
@@ -70,12 +72,20 @@ def fill_operation(buffer: Buffer, value: complex | np.generic, name: str, where
     return Operation("fill", str(value), name, where, lambda: target.fill(value), None, (), (target,))
 
 
-def signal_operation(semaphore: Semaphore, value: int, name: str, where: str) -> Operation:
-    """`semaphore.signal(value)`; where that does not come about, the semaphore fails. Raises SemaphoreError."""
+def signal_operation(semaphore: Semaphore, value: int, device: Device, name: str, where: str) -> Operation:
+    """`semaphore.signal(value)`, when `device` has done what was submitted to it before.
+
+    Where that does not come about, the semaphore fails. Raises SemaphoreError.
+    """
     check_payload(semaphore.name, value)
     semaphore.promise()
     name = name or f"signal of {semaphore.name} to {value}"
-    return Operation("signal", str(value), name, where, lambda: semaphore.signal(value), semaphore.settle)
+
+    def work() -> None:
+        await_device(device)
+        semaphore.signal(value)
+
+    return Operation("signal", str(value), name, where, work, semaphore.settle)
 
 
 def wait_operation(semaphore: Semaphore, value: int, name: str, where: str) -> Operation:
@@ -85,15 +95,23 @@ def wait_operation(semaphore: Semaphore, value: int, name: str, where: str) -> O
     return Operation("wait", str(value), name, where, lambda: semaphore.wait(value))
 
 
-def record_operation(event: Event, where: str) -> Operation:
-    """The event is reached; it was begun by the caller."""
-    return Operation("record", event.name, f"record of {event.name}", where, None, event.finish)
+def record_operation(event: Event, device: Device, where: str) -> Operation:
+    """The event is reached, when `device` has done what was submitted to it before; it was begun by the caller."""
+    name = f"record of {event.name}"
+    return Operation("record", event.name, name, where, lambda: await_device(device), event.finish)
 
 
 def await_operation(event: Event, where: str) -> Operation:
     """`event.wait()`. Raises EventError where it was never recorded."""
     event.check_recorded()
     return Operation("wait", event.name, f"wait for {event.name}", where, event.wait)
+
+
+def await_device(device: Device) -> None:
+    """Return when the device has done what was submitted to it; see `AsynchronousMemory`. Raises DeviceLost."""
+    synchronize = getattr(device_memory(device).backend, "synchronize", None)
+    if synchronize is not None:
+        synchronize()
 
 
 def call_of(work: Work | Executable) -> Work:

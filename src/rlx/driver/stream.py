@@ -9,7 +9,8 @@ Failure. The first operation that fails stops the stream: what is behind it does
 it fail, and each later wait (`synchronize`, `Event.wait`, `Semaphore.wait`, another stream's) raises the same
 DeviceError, which names that operation and the line that enqueued it, and has its exception as `__cause__`. `reset`
 makes the stream usable again, not what has failed with it. An operation given to `run_now` reports to its caller alone,
-with its own exception.
+with its own exception. The loss of a device is a failure as well, a DeviceLost: the waits and operations after a
+`reset` find the device lost again.
 Threads. Any thread may call anything. A worker thread starts with the first operation that is not run at once, never at
 import, and sleeps while the stream is idle. Operations run on that thread, or on the caller's (`run_now`).
 Fork. A forked child has an idle stream; work that was pending has failed there, and goes on in the parent.
@@ -39,6 +40,7 @@ from rlx.driver.launch_trace import LaunchTrace
 from rlx.driver.operation import (
     Operation,
     Work,
+    await_device,
     await_operation,
     call_of,
     call_site,
@@ -176,7 +178,7 @@ class CommandStream:
 
         Raises SemaphoreError where no payload can be `value`, DeviceError after `close`.
         """
-        self.enqueue(signal_operation(semaphore, value, "", call_site()))
+        self.enqueue(signal_operation(semaphore, value, self.device, "", call_site()))
 
     def wait(self, point: Event | Semaphore, value: int | None = None) -> None:
         """Let what is enqueued from now on begin after the event, or after the semaphore has reached `value`.
@@ -196,10 +198,17 @@ class CommandStream:
         with queue.lock:
             at_once, failure = queue.idle and queue.trace is None, queue.failure
         if at_once:
-            event.finish(failure)
+            event.finish(failure or self._device_failure())
         else:
-            queue.put(record_operation(event, call_site()))
+            queue.put(record_operation(event, self.device, call_site()))
         return event
+
+    def _device_failure(self) -> DeviceError | None:
+        try:
+            await_device(self.device)
+        except DeviceError as error:
+            return error
+        return None
 
     def enqueue(self, *operations: Operation) -> None:
         """Enqueue operations behind one another, with nothing of another thread between them.
@@ -242,6 +251,7 @@ class CommandStream:
         try:
             holds = [b.block for b in (*inputs, *outputs)]  # noqa: F841  # against free() meanwhile
             call(inputs, outputs)
+            await_device(self.device)
         finally:
             with queue.lock:
                 queue.direct = False
@@ -254,6 +264,7 @@ class CommandStream:
         def work(reads: Sequence[Buffer], writes: Sequence[Buffer]) -> None:
             try:
                 call(reads, writes)
+                await_device(self.device)
             except BaseException as error:  # noqa: BLE001  # raised again by the caller, below
                 failures.append(error)
 
