@@ -93,12 +93,17 @@ def grow_forward(
 
 def grow_epilogue(near: Neighbourhood, product: Node) -> Group:
     """The product with as much of what follows as ends in one value: bias, activation, residual, a final transpose."""
-    members = [product]
-    result = product.output
+    nodes, output = extend(near, (product,), product.output)
+    return Group(kind_of(product), nodes, (output,))
+
+
+def extend(near: Neighbourhood, core: tuple[Node, ...], result: Value) -> tuple[tuple[Node, ...], Value]:
+    """The nodes of `core`, which ends in `result` alone, with what follows, and the one value that they then end in."""
+    members = list(core)
     static = result in near.static
-    best = (1, result)
+    best = (len(members), result)
     live: set[Value] = {result}
-    convolution = product.op == "conv_general"
+    convolution = core[0].op == "conv_general"
 
     def joins(node: Node) -> bool:
         if len(node.outputs) != 1 or (node.output in near.static) != static:
@@ -126,7 +131,7 @@ def grow_epilogue(near: Neighbourhood, product: Node) -> Group:
     count, output = best
     kept = tuple(members[:count])
     near.grouped.update(kept)
-    return Group(kind_of(product), kept, (output,))
+    return kept, output
 
 
 def keeps_innermost(node: Node) -> bool:

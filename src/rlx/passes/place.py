@@ -40,7 +40,7 @@ def stored_nodes(
         if node in grouped:
             group = groups[grouped[node]]
             for place, value in enumerate(node.inputs):
-                if group.kind in _READ_WHOLE and node is group.nodes[0]:
+                if kind_of(node) in _READ_WHOLE:
                     whole.add(value)
                 use(value, group, _ratio(node, value, place))
             continue

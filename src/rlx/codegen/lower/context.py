@@ -59,6 +59,8 @@ class Scope:
         self.destinations: dict[Value, View] = {}
         #: Values whose memory may be overwritten in place: nothing reads it later.
         self.expendable: set[Value] = set()
+        #: Whether attention is looked for; not where a template has refused it.
+        self.attention = True
         self._wholes: dict[Node, View] = {}
 
     @property
