@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from rlx.backends.cpu.gemm_epilogue import TileWriter
+from rlx.backends.cpu.gemm_epilogue import Writer
 from rlx.backends.cpu.gemm_operand import Panels, Rows
 from rlx.backends.cpu.gemm_plan import Blocks, Tile
 from rlx.backends.cpu.gemm_tile import TileCode, tile_function
@@ -41,7 +41,7 @@ class ProductKernel:
     blocks: Blocks
     a: Rows
     b: Panels
-    writer: TileWriter
+    writer: Writer
 
     @property
     def grid(self) -> int:

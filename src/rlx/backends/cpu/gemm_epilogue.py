@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 from llvmlite import ir
 
@@ -22,6 +23,22 @@ from rlx.ir.dtypes import DType
 
 #: Gives the leading index values of a row of the flat product: (emitter, matrix, row) -> values.
 Place = Callable[[FunctionEmitter, ir.Value, ir.Value], Sequence[ir.Value]]
+
+
+class Writer(Protocol):
+    """What becomes of finished tiles."""
+
+    def write(
+        self,
+        e: FunctionEmitter,
+        sums: ir.Value,
+        matrix: ir.Value,
+        row: ir.Value,
+        rows: int | ir.Value,
+        column: ir.Value,
+    ) -> None:
+        """Take `rows` rows of sums, from (row, column) of the flat product on."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

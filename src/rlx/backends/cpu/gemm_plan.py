@@ -6,6 +6,7 @@ latency of a short tile costs, what the last, partial tiles waste, and how evenl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlx.backends.cpu.gemm_tile import registers
@@ -52,17 +53,21 @@ class Blocks:
         return -(-rows // self.rows)
 
 
-def choose_tile(target: Target, dtype: DType, batch: int, rows: int, columns: int, depth: int) -> Tile:
-    """The cheapest tile for `batch` products of (rows x depth) by (depth x columns)."""
+def choose_tile(target: Target, dtype: DType, batch: int, rows: int, columns: int | Sequence[int], depth: int) -> Tile:
+    """The cheapest tile for `batch` products of (rows x depth) by (depth x columns).
+
+    columns: several sizes where the products of one a by several b are joined: no panel crosses from one b to the next.
+    """
+    parts = (columns,) if isinstance(columns, int) else tuple(columns)
     lanes = target.lanes(dtype.bits)
     best: tuple[float, int, int] | None = None
     for vectors in range(1, 9):
-        if vectors > 1 and (vectors - 1) * lanes >= columns:
+        if vectors > 1 and (vectors - 1) * lanes >= max(parts):
             break
         for height in range(1, min(rows, registers(target)) + 1):
             if _registers_of(height, vectors) + (not target.has_fma) > registers(target):
                 break
-            cost = _cost(lanes, batch, rows, columns, depth, height, vectors)
+            cost = _cost(lanes, batch, rows, parts, depth, height, vectors)
             if best is None or cost < best[0] * 0.999:
                 best = (cost, height, vectors)
     assert best is not None
@@ -93,12 +98,12 @@ def _registers_of(rows: int, vectors: int) -> int:
     return rows * vectors + 1 + (vectors if rows > 1 else 0)
 
 
-def _cost(lanes: int, batch: int, rows: int, columns: int, depth: int, height: int, vectors: int) -> float:
+def _cost(lanes: int, batch: int, rows: int, parts: Sequence[int], depth: int, height: int, vectors: int) -> float:
     def tile(height: int) -> float:
         step = max(height * vectors, _CHAINS) + _LOAD * (height + vectors)
         return depth * step + _TILE_END * height * vectors
 
-    panels = -(-columns // (lanes * vectors))
+    panels = sum(-(-columns // (lanes * vectors)) for columns in parts)
     panel = (rows // height) * tile(height) + (tile(rows % height) if rows % height else 0.0)
     items = batch * panels
     uneven = sum(-(-items // t) * t / items for t in _THREADS) / len(_THREADS)

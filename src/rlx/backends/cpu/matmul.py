@@ -63,7 +63,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
             grid=kernel.grid,
             identity=identity,
             emit=kernel.emit,
-            cost=_cost(spec, epilogue),
+            cost=product_cost(spec, epilogue),
             scratch_bytes=kernel.scratch_bytes,
         )
 
@@ -82,7 +82,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
     pack, packed_nbytes, b_memory = left.pack, left.packed_nbytes, spec.b
     if spec.b_constant:
         packed = PanelsPacked(b, dtype, tile.columns)
-        pack, packed_nbytes = _pack_panels(target, spec.b, packed), packed.packed_bytes
+        pack, packed_nbytes = pack_panels(target, spec.b, packed), packed.packed_bytes
         b_memory = Memory(spec.b.name, dtype, (1,))
         panels: Panels = packed
     else:
@@ -108,7 +108,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
     return MatmulKernels(pack, packed_nbytes, finished(kernel, left.memory, b_memory, details))
 
 
-def _cost(spec: MatmulSpec, epilogue: Epilogue) -> Cost:
+def product_cost(spec: MatmulSpec, epilogue: Epilogue) -> Cost:
     """What a product must do at least."""
     a, b = prod((*spec.m, *spec.k)) * spec.a_dtype.itemsize, prod((*spec.k, *spec.n)) * spec.b_dtype.itemsize
     elements = prod((*spec.batch, *spec.m, *spec.n))
@@ -156,7 +156,7 @@ def _without_broadcasts(view: MatrixView) -> MatrixView:
     return MatrixView(view.name, view.dtype, batch, view.rows, view.columns)
 
 
-def _pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> TemplateKernel:
+def pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> TemplateKernel:
     """The setup kernel that packs a constant b: one grid index a panel."""
     view = _without_broadcasts(packed.view)
     destination = Memory("packed", packed.dtype, (1,), writable=True)

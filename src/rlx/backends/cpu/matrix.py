@@ -6,10 +6,21 @@ only, or its dtype is one that vectors do not hold (complex, bool, integers othe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rlx.backends.cpu.conv import conv_kernels
+from rlx.backends.cpu.gemm_joined import joined_kernels
 from rlx.backends.cpu.matmul import matmul_kernels
 from rlx.codegen.kernel import TemplateKernel
-from rlx.codegen.lower.templates import AttentionSpec, ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
+from rlx.codegen.lower.templates import (
+    AttentionSpec,
+    ConvKernels,
+    ConvSpec,
+    Epilogue,
+    JoinedKernels,
+    MatmulKernels,
+    MatmulSpec,
+)
 from rlx.codegen.target import Target
 
 
@@ -21,6 +32,9 @@ class CpuTemplates:
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
         return matmul_kernels(self.target, spec, epilogue)
+
+    def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
+        return joined_kernels(self.target, specs, epilogues)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
         return conv_kernels(self.target, spec, epilogue)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rlx.backends.webgpu.matmul import tiled_matmul
 from rlx.codegen.kernel import TemplateKernel
-from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec
+from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, JoinedKernels, MatmulKernels, MatmulSpec
 from rlx.codegen.wgsl import WgslTarget
 
 
@@ -17,6 +19,9 @@ class WebGpuTemplates:
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
         kernel = tiled_matmul(spec, epilogue, self.target)
         return None if kernel is None else MatmulKernels(None, 0, kernel)
+
+    def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
+        return None
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
         return None

@@ -94,14 +94,19 @@ def lower_contraction(scope: Scope, group: Group) -> None:
     """A product and what follows it, as one kernel; the constant operand is packed in setup where that helps."""
     product = Contraction(group.nodes[0])
     (output,) = group.outputs
-    for value in dict.fromkeys((product.x, product.y)):
-        if base_of(scope, value) is None:
-            scope.views[value] = in_memory(scope, value)
+    place_operands(scope, product)
     view = scope.allocate(output)
     if 0 not in output.type.sizes:
         if 0 in product.k or not _by_template(scope, group, product, output, view):
             _by_loops(scope, group, product, output, view)
     scope.views[output] = view
+
+
+def place_operands(scope: Scope, product: Contraction) -> None:
+    """See to it that both operands lie in memory."""
+    for value in dict.fromkeys((product.x, product.y)):
+        if base_of(scope, value) is None:
+            scope.views[value] = in_memory(scope, value)
 
 
 # -- template ------------------------------------------------------------------------------------------------------
@@ -138,17 +143,54 @@ class _Extents:
 _GROUPS = {"a": "bmk", "b": "bkn", "epilogue": "bmn"}
 
 
-def _by_template(scope: Scope, group: Group, product: Contraction, output: Value, view: View) -> bool:
-    """Emit the template's kernels; False where there are none to be had."""
-    static = output in scope.static
-    sizes = _Extents(product.batch, product.m, product.n, product.k)
+@dataclass(frozen=True)
+class Fitted:
+    """A product over the fewest axes that suit its operands and its epilogue.
+
+    a, b: how an operand lies; None where its address is not affine in the axes.
+    """
+
+    extents: _Extents
+    a: tuple[Memory, Operand] | None
+    b: tuple[Memory, Operand] | None
+    end: _Side
+
+    @property
+    def epilogue(self) -> Epilogue:
+        assert self.end.epilogue is not None
+        return self.end.epilogue
+
+    def spec(self, scope: Scope, product: Contraction) -> MatmulSpec:
+        """The product as templates take it; both operands lie well."""
+        assert self.a is not None
+        assert self.b is not None
+        a_static, b_static = product.x in scope.static, product.y in scope.static
+        return MatmulSpec(
+            a_dtype=product.x.type.dtype,
+            b_dtype=product.y.type.dtype,
+            acc_dtype=accumulator_of(product.x.type.dtype, product.node.output.type.dtype),
+            batch=self.extents.batch,
+            m=self.extents.m,
+            n=self.extents.n,
+            k=self.extents.k,
+            a=self.a[0],
+            b=self.b[0],
+            a_constant=a_static and not b_static,
+            b_constant=b_static and not a_static,
+        )
+
+
+def fit_product(scope: Scope, group: Group, view: View) -> Fitted:
+    """Choose the axes of the group's product, whose result goes to `view`."""
+    product = Contraction(group.nodes[0])
+    sizes = sizes_of(product)
     extents = _Extents(*(trivial_extents(e) for e in (product.batch, product.m, product.n, product.k)))
 
     def build(extents: _Extents) -> dict[str, _Side]:
         return {
             "a": _operand(scope, product, "lhs", sizes, extents),
             "b": _operand(scope, product, "rhs", sizes, extents),
-            "epilogue": _epilogue(scope, group, product, output, view, sizes, extents),
+            "epilogue": build_epilogue(scope, group, view, extents, KernelBuilder()),
         }
 
     sides = build(extents)
@@ -162,30 +204,25 @@ def _by_template(scope: Scope, group: Group, product: Contraction, output: Value
     if merged != extents:
         extents = merged
         sides = build(extents)
-    spec_sides = [_operand_memory(sides[name], name) for name in ("a", "b")]
-    if spec_sides[0] is None or spec_sides[1] is None:
-        return _with_copies(scope, group, product, spec_sides[0] is None, spec_sides[1] is None)
-    (a, a_operand), (b, b_operand) = spec_sides[0], spec_sides[1]
-    a_static, b_static = product.x in scope.static, product.y in scope.static
-    epilogue = sides["epilogue"].epilogue
-    assert epilogue is not None
-    spec = MatmulSpec(
-        a_dtype=product.x.type.dtype,
-        b_dtype=product.y.type.dtype,
-        acc_dtype=accumulator_of(product.x.type.dtype, product.node.output.type.dtype),
-        batch=extents.batch,
-        m=extents.m,
-        n=extents.n,
-        k=extents.k,
-        a=a,
-        b=b,
-        a_constant=a_static and not b_static,
-        b_constant=b_static and not a_static,
-    )
-    kernels = scope.program.templates.matmul(spec, epilogue)
+    a, b = (_operand_memory(sides[name], name) for name in ("a", "b"))
+    return Fitted(extents, a, b, sides["epilogue"])
+
+
+def sizes_of(product: Contraction) -> _Extents:
+    """The sizes of each group's dimensions."""
+    return _Extents(product.batch, product.m, product.n, product.k)
+
+
+def _by_template(scope: Scope, group: Group, product: Contraction, output: Value, view: View) -> bool:
+    """Emit the template's kernels; False where there are none to be had."""
+    found = fit_product(scope, group, view)
+    if found.a is None or found.b is None:
+        return _with_copies(scope, group, product, found.a is None, found.b is None)
+    spec = found.spec(scope, product)
+    kernels = scope.program.templates.matmul(spec, found.epilogue)
     if kernels is None:
         return False
-    _launch(scope, group, kernels, spec, (a_operand, b_operand), sides["epilogue"].builder, static)
+    _launch(scope, group, kernels, spec, (found.a[1], found.b[1]), found.end.builder, output in scope.static)
     return True
 
 
@@ -210,11 +247,12 @@ def _operand(scope: Scope, product: Contraction, side: str, sizes: _Extents, ext
     return _Side(builder, tuple(axes for axes, _ in built), uses, load=load)
 
 
-def _epilogue(
-    scope: Scope, group: Group, product: Contraction, output: Value, view: View, sizes: _Extents, extents: _Extents
-) -> _Side:
+def build_epilogue(scope: Scope, group: Group, view: View, extents: _Extents, builder: KernelBuilder) -> _Side:
+    """What follows the group's product, up to the store to `view`; its memories are the builder's so far."""
+    product = Contraction(group.nodes[0])
+    (output,) = group.outputs
+    sizes = sizes_of(product)
     groups = _GROUPS["epilogue"]
-    builder = KernelBuilder()
     built = [make_axes(builder, s, e, g) for g, s, e in zip(groups, sizes.of(groups), extents.of(groups), strict=True)]
     at = sum((i for _, i in built), ())
     result = product.node.output

@@ -1,0 +1,132 @@
+"""Products of one a by several constant b as one kernel: the panels of all, one part behind the other.
+
+Each part's panels are packed into the part's place of one buffer, and each has its own epilogue. No panel crosses from
+one part to the next. Sums are those of a product by itself, bit for bit: their order depends on k alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+from llvmlite import ir
+
+from rlx.backends.cpu.gemm import ProductKernel
+from rlx.backends.cpu.gemm_epilogue import Place, TileWriter
+from rlx.backends.cpu.gemm_operand import PanelsPacked
+from rlx.backends.cpu.gemm_plan import choose_blocks, choose_tile
+from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
+from rlx.backends.cpu.matmul import (
+    epilogue_identity,
+    pack_panels,
+    product_cost,
+    rows_operand,
+    supported,
+)
+from rlx.backends.cpu.matvec import is_stream_of_dots
+from rlx.codegen.kernel import Cost, Memory, TemplateKernel
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64
+from rlx.codegen.lower.templates import Epilogue, JoinedKernels, MatmulSpec
+from rlx.codegen.target import Target
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedWriter:
+    """Writes tiles of joined products: each by the part whose panel it is.
+
+    starts: the column, among the columns of all panels, at which each part begins; the last one's end behind them.
+    """
+
+    starts: tuple[int, ...]
+    parts: tuple[TileWriter, ...]
+
+    def write(
+        self,
+        e: FunctionEmitter,
+        sums: ir.Value,
+        matrix: ir.Value,
+        row: ir.Value,
+        rows: int | ir.Value,
+        column: ir.Value,
+    ) -> None:
+        """As `TileWriter.write`; `column` counts those of all panels."""
+        with ExitStack() as nested:
+            for start, end, part in zip(self.starts, self.starts[1:], self.parts, strict=False):
+                own = e.builder.sub(column, I64(start))
+                if part is self.parts[-1]:
+                    part.write(e, sums, matrix, row, rows, own)
+                    break
+                mine, others = nested.enter_context(e.builder.if_else(e.builder.icmp_signed("<", column, I64(end))))
+                with mine:
+                    part.write(e, sums, matrix, row, rows, own)
+                nested.enter_context(others)
+
+
+def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
+    """The kernels for products of one a, or None where each is better off by itself."""
+    first, dtype = specs[0], specs[0].acc_dtype
+    a = matrix_view(first.a, (), first.m, first.k)
+    views = [matrix_view(s.b, (), s.k, s.n) for s in specs]
+    columns = [prod(s.n) for s in specs]
+    rows, depth = prod(first.m), prod(first.k)
+    if a is None or 0 in (rows, depth, *columns):
+        return None
+    if not all(supported(s.a_dtype, s.b_dtype, dtype) and s.acc_dtype is dtype and s.b_constant for s in specs):
+        return None
+    constant = [view for view in views if view is not None]
+    if len(constant) < len(views):
+        return None
+    if any(is_stream_of_dots(a, b, dtype, target, b_constant=True) is not None for b in constant):
+        return None
+
+    tile = choose_tile(target, dtype, 1, rows, columns, depth)
+    packed = [PanelsPacked(view, dtype, tile.columns) for view in constant]
+    starts = tuple(accumulate((p.panels * tile.columns for p in packed), initial=0))
+    offsets = tuple(accumulate((p.packed_bytes for p in packed), initial=0))
+    whole = MatrixView("packed_b", dtype, Dims((), ()), Dims((depth,), (1,)), Dims((starts[-1],), (1,)))
+    left = rows_operand(target, first.a, a, False, dtype, tile, starts[-1])
+    blocks = choose_blocks(target, dtype, tile, 1, rows, starts[-1], depth, panels_first=False)
+    a_rows = left.read(blocks, rows)
+    writers = tuple(
+        TileWriter(epilogue, _place(spec), spec.n, dtype, tile.columns)
+        for spec, epilogue in zip(specs, epilogues, strict=True)
+    )
+    kernel = ProductKernel(
+        target,
+        dtype,
+        1,
+        rows,
+        starts[-1],
+        depth,
+        tile,
+        blocks,
+        a_rows,
+        PanelsPacked(whole, dtype, tile.columns),
+        JoinedWriter(starts, writers),
+    )
+    ends = " ".join(f"{s.m}x{s.n} {epilogue_identity(e)}" for s, e in zip(specs, epilogues, strict=True))
+    costs = [product_cost(spec, epilogue) for spec, epilogue in zip(specs, epilogues, strict=True)]
+    again = (len(specs) - 1) * rows * depth * first.a_dtype.itemsize
+    compute = TemplateKernel(
+        label="matmul",
+        args=(left.memory, Memory("packed_b", dtype, (1,)), *epilogues[0].args),
+        grid=kernel.grid,
+        identity=f"joined {target.name} {first.a_dtype}x{first.b_dtype}->{dtype} {first.k} "
+        f"a={left.view.unnamed}{type(a_rows).__name__} {tile} {blocks} {ends}",
+        emit=kernel.emit,
+        cost=Cost(sum(c.flops for c in costs), sum(c.bytes for c in costs) - again),
+        scratch_bytes=kernel.scratch_bytes,
+    )
+    packs = tuple(pack_panels(target, spec.b, p) for spec, p in zip(specs, packed, strict=True))
+    return JoinedKernels(packs, offsets[:-1], offsets[-1], compute)
+
+
+def _place(spec: MatmulSpec) -> Place:
+    def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
+        return split_index(e, row, spec.m)
+
+    return place
