@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from kernel_interpreter import Machine, apply
 
 from rlx.codegen.kernel import Memory, TemplateKernel
-from rlx.codegen.lower import ConvKernels, ConvSpec, Epilogue, JoinedKernels, MatmulKernels, MatmulSpec
+from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec, Scores
 
 Arrays = Mapping[str, tuple[np.ndarray, int]]
 
@@ -21,6 +21,7 @@ class ReferenceTemplates:
     def __init__(self) -> None:
         self.matmuls: list[tuple[MatmulSpec, Epilogue]] = []
         self.convs: list[tuple[ConvSpec, Epilogue]] = []
+        self.attentions: list[tuple[AttentionSpec, Epilogue]] = []
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels:
         self.matmuls.append((spec, epilogue))
@@ -48,22 +49,6 @@ class ReferenceTemplates:
         args = (a_memory, b_memory, *epilogue.args)
         return MatmulKernels(pack, packed_nbytes, TemplateKernel("matmul", args, 1, "reference", compute))
 
-    def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels:
-        """The parts one after the other; each part's dense copy lies in its place of the packed buffer."""
-        parts = [self.matmul(spec, epilogue) for spec, epilogue in zip(specs, epilogues, strict=True)]
-        offsets = tuple(itertools.accumulate((part.packed_nbytes for part in parts), initial=0))
-
-        def compute(arrays: Arrays) -> None:
-            elements, first = arrays["packed"]
-            for part, offset in zip(parts, offsets, strict=False):
-                place = first + offset // elements.itemsize
-                part.compute.emit({**arrays, "in_a": arrays[specs[0].a.name], "packed": (elements, place)})
-
-        packed = Memory("packed", specs[0].b_dtype, (1,))
-        args = (specs[0].a, packed, *epilogues[0].args)
-        kernel = TemplateKernel("matmul", args, 1, "reference", compute)
-        return JoinedKernels(tuple(p.pack for p in parts if p.pack), offsets[:-1], offsets[-1], kernel)
-
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
         from rlx.ir.op import RunRegion, get
 
@@ -86,6 +71,35 @@ class ReferenceTemplates:
 
         args = (x_memory, w_memory, *epilogue.args)
         return ConvKernels(pack, packed_nbytes, TemplateKernel("conv", args, 1, "reference", compute))
+
+    def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel:
+        self.attentions.append((spec, epilogue))
+        size = [math.prod(g) for g in (spec.batch, spec.m, spec.n, spec.d, spec.e)]
+        b, m, n, d, e = size
+        wide = _wide(spec.dtype.numpy)
+
+        def compute(arrays: Arrays) -> None:
+            q = _gathered(arrays, spec.q, (*spec.batch, *spec.m, *spec.d)).reshape(b, m, d).astype(wide)
+            k = _gathered(arrays, spec.k, (*spec.batch, *spec.n, *spec.d)).reshape(b, n, d).astype(wide)
+            v = _gathered(arrays, spec.v, (*spec.batch, *spec.n, *spec.e)).reshape(b, n, e).astype(wide)
+            with np.errstate(all="ignore"):
+                product = (q @ k.swapaxes(1, 2)).astype(spec.dtype.numpy)
+                product = product.reshape((*spec.batch, *spec.m, *spec.n))
+                scores = _scores(arrays, spec.scores, product).reshape(b, m, n).astype(wide)
+                if spec.causal is not None:
+                    query = np.arange(m) % spec.m[-1]
+                    beyond = np.arange(n) > query[:, None] + spec.causal
+                    assert np.all(scores[:, beyond] == -np.inf)
+                largest = scores.max(-1, keepdims=True)
+                blind = (largest == -np.inf) & spec.blind
+                weights = np.exp(scores - np.where(blind, 0, largest))
+                total = np.where(blind, 1, weights.sum(-1, keepdims=True))
+                acc = (weights @ v / total).astype(spec.dtype.numpy)
+            _run_epilogue(arrays, epilogue, acc.reshape((*spec.batch, *spec.m, *spec.e)))
+
+        args = (spec.q, spec.k, spec.v, *spec.scores.args, *epilogue.args)
+        assert len({memory.name for memory in args}) == len(args)
+        return TemplateKernel("attention", args, 1, "reference", compute)
 
 
 def _wide(dtype: np.dtype) -> np.dtype:
@@ -121,6 +135,22 @@ def _packing(source: Memory, shape: tuple[int, ...]) -> tuple[TemplateKernel, in
 
     kernel = TemplateKernel("pack", (source, packed), 1, "reference pack", pack)
     return kernel, math.prod(shape) * source.dtype.itemsize, Memory("packed", source.dtype, tuple(strides))
+
+
+def _scores(arrays: Arrays, scores: Scores, product: np.ndarray) -> np.ndarray:
+    """The score of every product, the last dimension's at once."""
+    assert len(scores.index) == product.ndim
+    result = np.empty_like(product)
+    for place in itertools.product(*(range(n) for n in product.shape[:-1])):
+        machine = Machine(arrays)
+        for var, i in zip(scores.index, place, strict=False):
+            machine.env[var.name] = np.array(i, np.int64)
+        if product.ndim:
+            machine.env[scores.index[-1].name] = np.arange(product.shape[-1], dtype=np.int64)
+            machine.lanes = scores.index[-1].name
+        machine.env[scores.acc.name] = product[place]
+        result[place] = machine.eval(scores.value)
+    return result
 
 
 def _run_epilogue(arrays: Arrays, epilogue: Epilogue, acc: np.ndarray) -> None:

@@ -1,9 +1,9 @@
 """Fusion: which values get memory, and which nodes become one kernel.
 
-First, products and convolutions take what follows them (`grow_epilogue`). Then reductions take all that shares their
+First, attention is found (`rlx.passes.attention`), and products and convolutions take what follows them
+(`grow_epilogue`). Then reductions take all that shares their
 rows (`grow_rows`). What is left either gets memory, and becomes the root of an elementwise kernel, or is computed
-by its readers (`stored_nodes`). Products that share an operand are joined (`join_products`). Groups come out in an
-order in which each reads only what earlier ones have written.
+by its readers (`stored_nodes`). Groups come out in an order in which each reads only what earlier ones have written.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from dataclasses import replace
 
 from rlx.errors import LoweringError
 from rlx.ir.graph import Graph, Node, Value
+from rlx.passes.attention import grow_attentions
 from rlx.passes.group import REDUCTIONS, SHAPE_OPS, Group, group_of
 from rlx.passes.grow import Neighbourhood, grow_epilogue, grow_rows
-from rlx.passes.join import join_products
 from rlx.passes.place import stored_nodes
 
 
-def fuse(graph: Graph, *, enabled: bool = True, static: frozenset[Value] = frozenset()) -> tuple[Group, ...]:
+def fuse(
+    graph: Graph, *, enabled: bool = True, attention: bool = True, static: frozenset[Value] = frozenset()
+) -> tuple[Group, ...]:
     """The groups of `graph`, in order of execution.
 
     enabled: False makes a group of every node that computes.
+    attention: whether attention becomes one group; else it is two products and a softmax.
     static: values that are known once parameters are: they share no group with others.
     """
     if not enabled:
@@ -30,21 +33,18 @@ def fuse(graph: Graph, *, enabled: bool = True, static: frozenset[Value] = froze
         alone = [n for n in graph.nodes if n.op not in SHAPE_OPS or not outputs.isdisjoint(n.outputs)]
         return tuple(_ordered(graph, [group_of(node) for node in alone])[0])
     near = Neighbourhood(graph, static)
-    groups = [grow_epilogue(near, n) for n in graph.nodes if n.op in ("dot_general", "conv_general")]
+    groups = grow_attentions(near) if attention else []
+    products = (n for n in graph.nodes if n.op in ("dot_general", "conv_general") and n not in near.grouped)
+    groups += [grow_epilogue(near, n) for n in products]
     groups += [grow_rows(near, n) for n in graph.nodes if n.op in REDUCTIONS and n not in near.grouped]
-    apart: set[Node] = set()
     while True:
         grouped = {node: i for i, group in enumerate(groups) for node in group.nodes}
         stored = stored_nodes(graph, grouped, groups, static)
-        joined = join_products(graph, groups, static, frozenset(apart))
-        ordered, stuck = _ordered(graph, joined + [group_of(node) for node in graph.nodes if node in stored])
+        whole = groups + [group_of(node) for node in graph.nodes if node in stored]
+        ordered, stuck = _ordered(graph, whole)
         if not stuck:
             return tuple(ordered)
-        parted = {part.nodes[0] for group in stuck for part in group.parts}
-        if parted:
-            apart |= parted
-        else:
-            groups = _dissolved(groups, stuck)
+        groups = _dissolved(groups, stuck)
 
 
 def _ordered(graph: Graph, groups: list[Group]) -> tuple[list[Group], set[Group]]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rlx.codegen.lower.attention import lower_attention
 from rlx.codegen.lower.context import Scope
 from rlx.codegen.lower.contraction import lower_contraction
 from rlx.codegen.lower.control import lower_cond, lower_while
 from rlx.codegen.lower.convolution import lower_convolution
 from rlx.codegen.lower.cumulative import lower_cumulative
-from rlx.codegen.lower.joined import lower_joined
 from rlx.codegen.lower.rowgroup import lower_rows
 from rlx.codegen.lower.scatter import lower_scatter
 from rlx.codegen.lower.sorting import lower_sort
 from rlx.codegen.lower.stores import lower_concatenate, lower_elementwise, lower_update
 from rlx.codegen.lower.windowed import lower_window
 from rlx.errors import CustomCallNotCompiled, LoweringError
+from rlx.passes.attention import AttentionGroup
 from rlx.passes.fuse import fuse
 from rlx.passes.group import Group
 
@@ -25,7 +26,6 @@ _RULES: dict[str, Callable[[Scope, Group], None]] = {
     "concatenate": lower_concatenate,
     "update": lower_update,
     "contraction": lower_contraction,
-    "joined": lower_joined,
     "convolution": lower_convolution,
     "window": lower_window,
     "cumulative": lower_cumulative,
@@ -39,12 +39,15 @@ def lower_scope(scope: Scope) -> None:
 
     Raises LoweringError for an op without a rule, CustomCallNotCompiled for a custom call.
     """
-    for group in fuse(scope.graph, enabled=scope.program.fuse, static=frozenset(scope.static)):
+    static = frozenset(scope.static)
+    for group in fuse(scope.graph, enabled=scope.program.fuse, attention=scope.attention, static=static):
         node = group.nodes[-1]
         if group.kind == "cond":
             lower_cond(scope, group, lower_scope)
         elif group.kind == "while_loop":
             lower_while(scope, group, lower_scope)
+        elif isinstance(group, AttentionGroup):
+            lower_attention(scope, group, lower_scope)
         elif group.kind in _RULES:
             _RULES[group.kind](scope, group)
         elif node.op == "custom_call":

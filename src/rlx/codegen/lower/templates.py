@@ -1,8 +1,9 @@
 """What a backend offers beyond loops: matrix products, convolutions and attention as templates.
 
 The lowering describes a product, a convolution or an attention as a spec (sizes and strided views of its operands) and
-an `Epilogue` (what to do with each finished accumulator), and asks the backend's `Templates` for kernels. A template that does not
-take a spec (a dtype, a dilation, a shape it would be slow for) returns None, and the lowering writes plain loops.
+an `Epilogue` (what to do with each finished accumulator), and asks the backend's `Templates` for kernels. A template
+that does not take a spec (a dtype, a dilation, a shape it would be slow for) returns None: the lowering then writes
+plain loops, and lowers attention as two products and a softmax.
 
 Views. Operands are `Memory` views whose strides count elements, 0 where the operand is broadcast along a dimension;
 nothing is promised about order or contiguity: a transposed or sliced operand arrives as it lies in memory. A group of
@@ -10,8 +11,9 @@ dimensions (batch, m, n, k) is a tuple of sizes because a view may not collapse 
 collapsed neighbours wherever every view that sees them allows it, so that one dimension a group is the common case, and
 the empty tuple means a single row, column or matrix. Memory offsets are 0: offsets travel in the launch's operands.
 
-Arguments. `compute.args` is (a, b, *epilogue.args), for attention (q, k, v, *scores.args, *epilogue.args), with the packed operand in the place of the one that was packed;
-`pack.args` is (the operand, the packed buffer). Names of memories in the spec and the epilogue are distinct.
+Arguments. `compute.args` is (a, b, *epilogue.args), with the packed operand in the place of the one that was packed;
+`pack.args` is (the operand, the packed buffer); attention's are (q, k, v, *scores.args, *epilogue.args). Names of
+memories in the spec and the epilogue are distinct.
 A packed buffer is made once, in setup, and only read afterwards; its layout is the template's own affair.
 
 Order of sums is the template's choice but fixed: equal specs give equal bits, whatever the number of threads.
@@ -19,7 +21,6 @@ Order of sums is the template's choice but fixed: equal specs give equal bits, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,20 +82,6 @@ class MatmulKernels:
 
 
 @dataclass(frozen=True, eq=False)
-class JoinedKernels:
-    """Products with one left operand as one kernel.
-
-    packs: one a product; each runs in setup and fills its place, from byte `offsets[i]` on, of one buffer of
-        `packed_nbytes` bytes. compute: its args are (a, the packed buffer, *args), args those of every epilogue.
-    """
-
-    packs: tuple[TemplateKernel, ...]
-    offsets: tuple[int, ...]
-    packed_nbytes: int
-    compute: TemplateKernel
-
-
-@dataclass(frozen=True, eq=False)
 class ConvSpec:
     """The convolution of conv_general: x [N, C, *S] with w [O, C / groups, *K] gives acc [N, O, *S'].
 
@@ -136,7 +123,7 @@ class ConvKernels:
 class Scores:
     """How a product of a query and a key becomes their score: scale, soft cap, mask, bias, in any order.
 
-    acc: the product as `value` reads it. value: the score; its dtype is the spec's `acc_dtype`.
+    acc: the product as `value` reads it. value: the score; both have the spec's dtype.
     index: one i64 variable a dimension of (*batch, *m, *n); templates vectorise along the last. Loads are affine or
         computed in these, and may be broadcast.
     args: every memory that `value` loads from. flops: operations one score takes, for the cost.
@@ -156,11 +143,11 @@ class AttentionSpec:
     w[batch..., m..., n...] = exp(s - max over n... of s), s = scores.value of sum over d... of
     q[batch..., m..., d...] * k[batch..., n..., d...].
 
-    dtype: of q, k and v in memory. acc_dtype: of products, scores, weights and sums.
+    dtype: of q, k and v in memory, and of products, scores, weights and sums.
     batch, m, n, d, e: sizes of each group. Output dimensions are (*batch, *m, *e).
-    q, k, v: strides over (*batch, *m, *d), (*batch, *n, *d), (*batch, *n, *e); grouped queries are strides 0 in k and v.
+    q, k, v: strides over (*batch, *m, *d), (*batch, *n, *d), (*batch, *n, *e); 0 in k and v where queries share heads.
     blind: what becomes of a query whose every score is -inf: True: its weights are 0, False: NaN.
-    causal: where not None, m and n end in dimensions with indices i and j, n is a single dimension, and every score with
+    causal: where not None, n is a single dimension with index j, m ends in one with index i, and every score with
         j > i + causal is -inf, whatever the operands hold: it need not be computed. Its weight 0 still multiplies v,
         which matters where v is not finite.
 
@@ -168,7 +155,6 @@ class AttentionSpec:
     """
 
     dtype: DType
-    acc_dtype: DType
     batch: tuple[int, ...]
     m: tuple[int, ...]
     n: tuple[int, ...]
@@ -187,10 +173,6 @@ class Templates(Protocol):
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None: ...
 
-    def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
-        """Products that share a, with a constant b each and no batch; every epilogue has the args of all."""
-        ...
-
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None: ...
 
     def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None: ...
@@ -200,9 +182,6 @@ class NoTemplates:
     """Everything in plain loops: for tests and for backends without templates."""
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
-        return None
-
-    def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
         return None
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
