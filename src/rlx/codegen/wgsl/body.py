@@ -6,8 +6,10 @@ a memory that it loads from is stored to, or its scope ends. i64 expressions tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rlx.codegen.kernel import (
     Accumulate,
@@ -30,6 +32,7 @@ from rlx.codegen.kernel import (
 from rlx.codegen.wgsl.interval import Interval, interval_of
 from rlx.codegen.wgsl.pointwise import apply_pointwise
 from rlx.codegen.wgsl.types import WgslTarget, decode, encode, is_packed, literal, register_type
+from rlx.codegen.wgsl.walk import effects, iterations, reads
 from rlx.errors import UnsupportedKernel
 from rlx.ir.dtypes import DType, i32, i64
 
@@ -38,14 +41,15 @@ from rlx.ir.dtypes import DType, i32, i64
 class _Place:
     """A memory: its array's name, whether elements are packed into words (atomic ones), the first element's place.
 
-    spilled: the element's type, of an array that stands in the scratch binding.
+    private: a local array of the invocation's own places; the element is always that of the turn at hand, or the only
+        one there is.
     """
 
     name: str
     packed: bool
     atomic: bool
     base: int
-    spilled: str = ""
+    private: Literal["", "turn", "one"] = ""
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,15 @@ class _Shared:
     memories: frozenset[str]
 
 
-#: Elements of an invocation's own array, above which it lies in the scratch binding: compilers keep arrays in
-#: registers, clear them at each start, or take minutes over them.
-_PRIVATE = 1024
-
-
 class BodyEmitter:
-    """Collects lines; see the module.
+    """Collects lines; see the module."""
 
-    lanes: how many invocations share the scratch binding, in which each has every `lanes`-th word from its own, `flat`,
-        on; 0 where there is none, and large arrays of an invocation's own stay its own. scratch: words of each.
-    """
-
-    def __init__(self, target: WgslTarget, lanes: int = 0) -> None:
+    def __init__(self, target: WgslTarget) -> None:
         self.target = target
-        self.lanes = lanes
-        self.scratch = 0
         self.lines: list[str] = []
         self.unroll = 1  # how many turns of an innermost loop stand in one turn of the shader's
+        self.store_if = ""  # a condition of every store to memory, local arrays aside
+        self._turn = "0"
         self._depth = 1
         self._count = 0
         self._places: dict[str, _Place] = {}
@@ -90,6 +85,12 @@ class BodyEmitter:
     def bind_memory(self, memory: Memory, name: str, *, atomic: bool, base: int) -> None:
         self._places[memory.name] = _Place(name, is_packed(memory.dtype), atomic, base)
 
+    def bind_private(self, memory: Memory, turns: int) -> None:
+        """Declare a local array with an element for each of the invocation's turns of `shared_loop`, or, for 0, one."""
+        name = self._fresh("l")
+        self.line(f"var {name}: array<{register_type(memory.dtype, self.target)}, {max(turns, 1)}>;")
+        self._places[memory.name] = _Place(name, False, False, 0, "turn" if turns else "one")
+
     def bind_index(self, var: Var, value: str, extent: int) -> None:
         """`var` is a loop index below `extent`, whose value is an i32 expression."""
         name = self._fresh("v")
@@ -100,6 +101,15 @@ class BodyEmitter:
         """`var` is a value that stands in the shader under `name`."""
         self._names[var.name] = (name, False)
         self._intervals.pop(var.name, None)
+
+    def name_of(self, kept: Var | Memory) -> str:
+        """What a variable, or the one element of a private array, is called."""
+        return self._names[kept.name][0] if isinstance(kept, Var) else f"{self._places[kept.name].name}[0]"
+
+    def changed(self, kept: Iterable[Var | Memory]) -> None:
+        """Variables and memories have new values, by lines that the caller wrote."""
+        names = {k.name for k in kept}
+        self._forget(names, names)
 
     def _set_index(self, var: Var, name: str, extent: int | None) -> None:
         self._names[var.name] = (name, True)
@@ -116,12 +126,36 @@ class BodyEmitter:
             self._memo = {}
             self._statement(stmt)
 
-    def split_body(self, lets: Sequence[Stmt], loop: Loop, index: str) -> None:
-        """The body of one iteration, which is `index`, after the lets before the loop."""
-        self.body(lets)
-        assert isinstance(loop.extent, Const)
-        self.bind_index(loop.var, index, int(loop.extent.value.real))
-        self.body(loop.body)
+    def shared_loop(self, axes: Sequence[tuple[Var, int]], body: Sequence[Stmt], sharers: int, sharer: str) -> None:
+        """Loops over `axes` as one, of which this invocation takes the turns `sharer`, `sharer + sharers`, ..."""
+        self._forget(*effects(body))
+        total = math.prod(n for _, n in axes)
+        turns = -(-total // sharers)
+        turn = self._fresh("i")
+        self.line(f"for (var {turn} = 0i; {turn} < {turns}; {turn} = {turn} + {self.unroll}i) {{")
+        for part in range(min(self.unroll, turns)):
+            self._depth += 1
+            self._shared.append({})
+            self._turn = f"({turn} + {part}i)" if part else turn
+            flat = self._fresh("v")
+            self.line(f"let {flat} = {self._turn}{f' * {sharers} + {sharer}' if sharers > 1 else ''};")
+            ragged = total % (sharers * self.unroll) != 0
+            self.line(f"if ({flat} < {total}) {{" if ragged else "{")
+            for (var, extent), index in zip(axes, parts_of(flat, [n for _, n in axes]), strict=True):
+                self._set_index(var, self._named(index), extent)
+                self._forget({var.name}, set())
+            self.body(body)
+            self.line("}")
+            self._shared.pop()
+            self._depth -= 1
+        self.line("}")
+        self._turn = "0"
+        self._forget({v.name for v, _ in axes}, set())
+
+    def _named(self, text: str) -> str:
+        name = self._fresh("v")
+        self.line(f"let {name} = {text};")
+        return name
 
     def _block(self, body: Sequence[Stmt]) -> None:
         self._depth += 1
@@ -161,7 +195,7 @@ class BodyEmitter:
                     self._block(stmt.orelse)
                 self.line("}")
             case While():
-                self._forget(*_effects(stmt.body))
+                self._forget(*effects(stmt.body))
                 self.line("loop {")
                 self._depth += 1
                 self._shared.append({})
@@ -171,20 +205,13 @@ class BodyEmitter:
                 self._block(stmt.body)
                 self.line("}")
             case Local():
-                self._local(stmt)
-
-    def _local(self, stmt: Local) -> None:
-        kind = register_type(stmt.memory.dtype, self.target)
-        if self.lanes and stmt.elements > _PRIVATE and kind in ("f32", "i32", "u32"):
-            self._places[stmt.memory.name] = _Place("scratch", False, False, self.scratch, kind)
-            self.scratch += stmt.elements
-            return
-        name = self._fresh("l")
-        self.line(f"var {name}: array<{kind}, {max(1, stmt.elements)}>;")
-        self._places[stmt.memory.name] = _Place(name, False, False, 0)
+                kind = register_type(stmt.memory.dtype, self.target)
+                name = self._fresh("l")
+                self.line(f"var {name}: array<{kind}, {max(1, stmt.elements)}>;")
+                self._places[stmt.memory.name] = _Place(name, False, False, 0)
 
     def _loop(self, stmt: Loop) -> None:
-        self._forget(*_effects(stmt.body))
+        self._forget(*effects(stmt.body))
         extent, bounds = self.index(stmt.extent), interval_of(stmt.extent, self._intervals, self._memo)
         if self.unroll > 1 and iterations(stmt.body) == 0:
             self._unrolled(stmt, extent, bounds[1] if bounds else None)
@@ -226,22 +253,20 @@ class BodyEmitter:
     def _store(self, stmt: Store) -> None:
         place = self._places[stmt.memory.name]
         at, value = self._address(stmt.memory, stmt.index), self.value(stmt.value)
-        close = ""
-        if stmt.mask is not None:
-            self.line(f"if ({self.value(stmt.mask)}) {{")
-            close = "}"
+        tests = [self.store_if] if self.store_if and not place.private else []
+        tests += [self.value(stmt.mask)] if stmt.mask is not None else []
+        if tests:
+            self.line(f"if ({' && '.join(tests)}) {{")
         if place.packed:
             name, mask, (word, shift) = place.name, _mask(stmt.memory.dtype), self._word(stmt.memory.dtype, at)
             bits = self._fresh("b")
             self.line(f"let {bits} = ({encode(value, stmt.memory.dtype)}) & {mask}u;")
             self.line(f"atomicAnd(&{name}[{word}], ~({mask}u << {shift}));")
             self.line(f"atomicOr(&{name}[{word}], {bits} << {shift});")
-        elif place.spilled:
-            self.line(f"{place.name}[({at}) * {self.lanes} + flat] = bitcast<u32>({value});")
         else:
             self.line(f"{place.name}[{at}] = {value};")
-        if close:
-            self.line(close)
+        if tests:
+            self.line("}")
         self._forget(set(), {stmt.memory.name})
 
     # -- expressions -----------------------------------------------------------------------------------------------
@@ -281,7 +306,7 @@ class BodyEmitter:
         text = self._load(e) if isinstance(e, Load) else self._apply(e, narrow)
         name = self._fresh("t")
         self.line(f"let {name} = {text};")
-        variables, memories = _reads(e)
+        variables, memories = reads(e)
         self._keep.append(e)
         self._shared[-1][id(e), narrow] = _Shared(name, variables, memories)
         return name
@@ -320,8 +345,6 @@ class BodyEmitter:
             word, shift = self._word(e.memory.dtype, at)
             bits = f"atomicLoad(&{place.name}[{word}])" if place.atomic else f"{place.name}[{word}]"
             text = decode(f"(({bits} >> {shift}) & {_mask(e.memory.dtype)}u)", e.memory.dtype)
-        elif place.spilled:
-            text = f"bitcast<{place.spilled}>({place.name}[({at}) * {self.lanes} + flat])"
         else:
             text = f"{place.name}[{at}]"
         if e.mask is None:
@@ -339,6 +362,9 @@ class BodyEmitter:
         return f"{name} >> {1 if per == 2 else 2}u", f"(({name} & {per - 1}u) * {8 * dtype.itemsize}u)"
 
     def _address(self, memory: Memory, index: Sequence[Expr]) -> str:
+        private = self._places[memory.name].private
+        if private:
+            return self._turn if private == "turn" else "0"
         base = self._places[memory.name].base
         offset = memory.offset
         if not isinstance(offset, int) or not all(isinstance(s, int) for s in memory.strides):
@@ -365,17 +391,15 @@ class BodyEmitter:
                 del scope[key]
 
 
-def iterations(body: Sequence[Stmt]) -> int:
-    """Turns that all loops of known extent in `body` take together."""
-    total = 0
-    for stmt in body:
-        inner = sum(iterations(getattr(stmt, part, ())) for part in ("body", "then", "orelse"))
-        if isinstance(stmt, Loop) and isinstance(stmt.extent, Const):
-            inner = int(stmt.extent.value.real) * (1 + inner)
-        elif isinstance(stmt, Loop | While):
-            inner += 1
-        total += inner
-    return total
+def parts_of(flat: str, sizes: Sequence[int]) -> list[str]:
+    """The index of each dimension, as expressions, from one flat row-major index over all of them."""
+    parts = []
+    inner = math.prod(sizes)
+    for i, size in enumerate(sizes):
+        inner //= size
+        part = flat if inner == 1 else f"({flat} / {inner})"
+        parts.append(part if i == 0 else f"({part} % {size})")
+    return parts
 
 
 def _narrowed(dtype: DType) -> DType:
@@ -384,41 +408,3 @@ def _narrowed(dtype: DType) -> DType:
 
 def _mask(dtype: DType) -> int:
     return (1 << (8 * dtype.itemsize)) - 1
-
-
-def _reads(e: Expr) -> tuple[frozenset[str], frozenset[str]]:
-    """Variables and memories that an expression reads."""
-    variables: set[str] = set()
-    memories: set[str] = set()
-    seen: set[int] = set()
-    stack: list[Expr] = [e]
-    while stack:
-        part = stack.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        if isinstance(part, Var):
-            variables.add(part.name)
-        elif isinstance(part, Apply):
-            stack += part.args
-        elif isinstance(part, Load):
-            memories.add(part.memory.name)
-            stack += part.index
-            stack += [x for x in (part.mask, part.other) if x is not None]
-    return frozenset(variables), frozenset(memories)
-
-
-def _effects(body: Sequence[Stmt]) -> tuple[set[str], set[str]]:
-    """Variables that statements bind or assign, and memories that they store to."""
-    variables: set[str] = set()
-    memories: set[str] = set()
-    for stmt in body:
-        if isinstance(stmt, Store | Local):
-            memories.add(stmt.memory.name)
-        elif isinstance(stmt, Let | Declare | Assign | Accumulate | Loop):
-            variables.add(stmt.var.name)
-        for part in ("body", "then", "orelse"):
-            more_variables, more_memories = _effects(getattr(stmt, part, ()))
-            variables |= more_variables
-            memories |= more_memories
-    return variables, memories
