@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from kernel_interpreter import Machine, apply
 
 from rlx.codegen.kernel import Memory, TemplateKernel
-from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, MatmulKernels, MatmulSpec, Scores
+from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, JoinedKernels, MatmulKernels, MatmulSpec, Scores
 
 Arrays = Mapping[str, tuple[np.ndarray, int]]
 
@@ -48,6 +48,22 @@ class ReferenceTemplates:
 
         args = (a_memory, b_memory, *epilogue.args)
         return MatmulKernels(pack, packed_nbytes, TemplateKernel("matmul", args, 1, "reference", compute))
+
+    def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels:
+        """The parts one after the other; each part's dense copy lies in its place of the packed buffer."""
+        parts = [self.matmul(spec, epilogue) for spec, epilogue in zip(specs, epilogues, strict=True)]
+        offsets = tuple(itertools.accumulate((part.packed_nbytes for part in parts), initial=0))
+
+        def compute(arrays: Arrays) -> None:
+            elements, first = arrays["packed"]
+            for part, offset in zip(parts, offsets, strict=False):
+                place = first + offset // elements.itemsize
+                part.compute.emit({**arrays, "in_a": arrays[specs[0].a.name], "packed": (elements, place)})
+
+        packed = Memory("packed", specs[0].b_dtype, (1,))
+        args = (specs[0].a, packed, *epilogues[0].args)
+        kernel = TemplateKernel("matmul", args, 1, "reference", compute)
+        return JoinedKernels(tuple(p.pack for p in parts if p.pack), offsets[:-1], offsets[-1], kernel)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
         from rlx.ir.op import RunRegion, get

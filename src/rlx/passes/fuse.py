@@ -3,7 +3,8 @@
 First, attention is found (`rlx.passes.attention`), and products and convolutions take what follows them
 (`grow_epilogue`). Then reductions take all that shares their
 rows (`grow_rows`). What is left either gets memory, and becomes the root of an elementwise kernel, or is computed
-by its readers (`stored_nodes`). Groups come out in an order in which each reads only what earlier ones have written.
+by its readers (`stored_nodes`). Products that share an operand are joined (`join_products`). Groups come out in an
+order in which each reads only what earlier ones have written.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rlx.ir.graph import Graph, Node, Value
 from rlx.passes.attention import grow_attentions
 from rlx.passes.group import REDUCTIONS, SHAPE_OPS, Group, group_of
 from rlx.passes.grow import Neighbourhood, grow_epilogue, grow_rows
+from rlx.passes.join import join_products
 from rlx.passes.place import stored_nodes
 
 
@@ -37,14 +39,19 @@ def fuse(
     products = (n for n in graph.nodes if n.op in ("dot_general", "conv_general") and n not in near.grouped)
     groups += [grow_epilogue(near, n) for n in products]
     groups += [grow_rows(near, n) for n in graph.nodes if n.op in REDUCTIONS and n not in near.grouped]
+    apart: set[Node] = set()
     while True:
         grouped = {node: i for i, group in enumerate(groups) for node in group.nodes}
         stored = stored_nodes(graph, grouped, groups, static)
-        whole = groups + [group_of(node) for node in graph.nodes if node in stored]
-        ordered, stuck = _ordered(graph, whole)
+        joined = join_products(graph, groups, static, frozenset(apart))
+        ordered, stuck = _ordered(graph, joined + [group_of(node) for node in graph.nodes if node in stored])
         if not stuck:
             return tuple(ordered)
-        groups = _dissolved(groups, stuck)
+        parted = {part.nodes[0] for group in stuck for part in group.parts}
+        if parted:
+            apart |= parted
+        else:
+            groups = _dissolved(groups, stuck)
 
 
 def _ordered(graph: Graph, groups: list[Group]) -> tuple[list[Group], set[Group]]:

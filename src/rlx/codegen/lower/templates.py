@@ -21,6 +21,7 @@ Order of sums is the template's choice but fixed: equal specs give equal bits, w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,6 +78,20 @@ class MatmulKernels:
     """pack: runs in setup and fills `packed_nbytes` bytes from the constant operand; None where nothing is packed."""
 
     pack: TemplateKernel | None
+    packed_nbytes: int
+    compute: TemplateKernel
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedKernels:
+    """Products with one left operand as one kernel.
+
+    packs: one a product; each runs in setup and fills its place, from byte `offsets[i]` on, of one buffer of
+        `packed_nbytes` bytes. compute: its args are (a, the packed buffer, *args), args those of every epilogue.
+    """
+
+    packs: tuple[TemplateKernel, ...]
+    offsets: tuple[int, ...]
     packed_nbytes: int
     compute: TemplateKernel
 
@@ -173,6 +188,10 @@ class Templates(Protocol):
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None: ...
 
+    def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
+        """Products that share a, with a constant b each and no batch; every epilogue has the args of all."""
+        ...
+
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None: ...
 
     def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None: ...
@@ -182,6 +201,9 @@ class NoTemplates:
     """Everything in plain loops: for tests and for backends without templates."""
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
+        return None
+
+    def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
         return None
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
