@@ -43,6 +43,7 @@ class _Place:
 
     private: a local array of the invocation's own places; the element is always that of the turn at hand, or the only
         one there is.
+    spilled: the element's type, of an array that stands in the scratch binding.
     """
 
     name: str
@@ -50,6 +51,7 @@ class _Place:
     atomic: bool
     base: int
     private: Literal["", "turn", "one"] = ""
+    spilled: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,22 @@ class _Shared:
     memories: frozenset[str]
 
 
-class BodyEmitter:
-    """Collects lines; see the module."""
+#: Elements of an invocation's own array, above which it lies in the scratch binding: compilers keep arrays in
+#: registers, clear them at each start, or take minutes over them.
+_PRIVATE = 1024
 
-    def __init__(self, target: WgslTarget) -> None:
+
+class BodyEmitter:
+    """Collects lines; see the module.
+
+    lanes: how many invocations share the scratch binding, in which each has every `lanes`-th word from its own, `flat`,
+        on; 0 where there is none, and large arrays of an invocation's own stay its own. scratch: words of each.
+    """
+
+    def __init__(self, target: WgslTarget, lanes: int = 0) -> None:
         self.target = target
+        self.lanes = lanes
+        self.scratch = 0
         self.lines: list[str] = []
         self.unroll = 1  # how many turns of an innermost loop stand in one turn of the shader's
         self.store_if = ""  # a condition of every store to memory, local arrays aside
@@ -205,10 +218,17 @@ class BodyEmitter:
                 self._block(stmt.body)
                 self.line("}")
             case Local():
-                kind = register_type(stmt.memory.dtype, self.target)
-                name = self._fresh("l")
-                self.line(f"var {name}: array<{kind}, {max(1, stmt.elements)}>;")
-                self._places[stmt.memory.name] = _Place(name, False, False, 0)
+                self._local(stmt)
+
+    def _local(self, stmt: Local) -> None:
+        kind = register_type(stmt.memory.dtype, self.target)
+        if self.lanes and stmt.elements > _PRIVATE and kind in ("f32", "i32", "u32"):
+            self._places[stmt.memory.name] = _Place("scratch", False, False, self.scratch, spilled=kind)
+            self.scratch += stmt.elements
+            return
+        name = self._fresh("l")
+        self.line(f"var {name}: array<{kind}, {max(1, stmt.elements)}>;")
+        self._places[stmt.memory.name] = _Place(name, False, False, 0)
 
     def _loop(self, stmt: Loop) -> None:
         self._forget(*effects(stmt.body))
@@ -263,6 +283,8 @@ class BodyEmitter:
             self.line(f"let {bits} = ({encode(value, stmt.memory.dtype)}) & {mask}u;")
             self.line(f"atomicAnd(&{name}[{word}], ~({mask}u << {shift}));")
             self.line(f"atomicOr(&{name}[{word}], {bits} << {shift});")
+        elif place.spilled:
+            self.line(f"{place.name}[({at}) * {self.lanes} + flat] = bitcast<u32>({value});")
         else:
             self.line(f"{place.name}[{at}] = {value};")
         if tests:
@@ -345,6 +367,8 @@ class BodyEmitter:
             word, shift = self._word(e.memory.dtype, at)
             bits = f"atomicLoad(&{place.name}[{word}])" if place.atomic else f"{place.name}[{word}]"
             text = decode(f"(({bits} >> {shift}) & {_mask(e.memory.dtype)}u)", e.memory.dtype)
+        elif place.spilled:
+            text = f"bitcast<{place.spilled}>({place.name}[({at}) * {self.lanes} + flat])"
         else:
             text = f"{place.name}[{at}]"
         if e.mask is None:

@@ -32,11 +32,15 @@ _MOST_UNROLLED = 32
 
 @dataclass(frozen=True)
 class Shader:
-    """source: WGSL, entry point `main`. bindings: storage buffers 0 to bindings - 1. workgroups: of one dispatch."""
+    """source: WGSL, entry point `main`. bindings: storage buffers 0 to bindings - 1. workgroups: of one dispatch.
+
+    scratch: bytes of a further buffer, bound behind the others, whose content means nothing before and after; or 0.
+    """
 
     source: str
     bindings: int
     workgroups: tuple[int, int]
+    scratch: int = 0
 
 
 def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | None = None) -> Shader:
@@ -58,7 +62,8 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
     layout = schedule(form, items) if form is not None else Schedule(ALONE, 1, True)
     if items >= 1 << 31 or items * layout.sharers >= 1 << 31:
         raise UnsupportedKernel(f"kernel {kernel.label} has a grid of {items}, above 2**31")
-    emitter = BodyEmitter(target)
+    spills = form is None and len(kernel.args) < target.max_bindings
+    emitter = BodyEmitter(target, lanes=grid if spills else 0)
     turns = iterations(kernel.body) if form is None else sum(_turns(n, layout) for n in form.nests)
     emitter.unroll = 1 if turns <= _TURNS else min(_MOST_UNROLLED, -(-turns // _TURNS))
     declarations = []
@@ -78,8 +83,10 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
         together = WorkgroupEmitter(kernel, form, layout, emitter)
         together.emit(group, groups)
         declarations += together.declarations
+    if emitter.scratch:
+        declarations.append(f"@group(0) @binding({len(kernel.args)}) var<storage, read_write> scratch: array<u32>;")
     source = module_source(declarations, emitter.lines, target, layout.invocations)
-    return Shader(source, len(kernel.args), (columns, rows))
+    return Shader(source, len(kernel.args), (columns, rows), 4 * emitter.scratch * grid)
 
 
 def _turns(nest: Nest, layout: Schedule) -> int:
