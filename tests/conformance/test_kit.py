@@ -160,9 +160,9 @@ def test_fills_that_write_beside_their_target_are_seen(monkeypatch: pytest.Monke
 
 
 def test_an_account_that_loses_bytes_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DeviceMemory, "_release", lambda self, address: self.backend.free(address))
+    monkeypatch.setattr(DeviceMemory, "take_back", lambda self, address: None)
     memory = DeviceMemory(REFERENCE, REFERENCE.backend.memory(0))
-    monkeypatch.setitem(sys.modules["rlx.driver.memory"]._memories, REFERENCE, memory)
+    monkeypatch.setitem(sys.modules["rlx.driver.memory"]._memories, (REFERENCE, "device"), memory)
     assert "allocator/bytes_in_use_follow_what_is_held" in _failed("allocator")
 
 

@@ -46,17 +46,22 @@ def test_bytes_in_use_peak_and_counts_follow_blocks(memory: DeviceMemory) -> Non
     assert memory.statistics.in_use == memory.statistics.live == 0
 
 
-def test_blocks_go_back_to_where_they_came_from(opaque: Device) -> None:
+def test_blocks_go_back_to_the_device_when_the_memory_is_trimmed(opaque: Device) -> None:
     host = HostMemory()
     memory = DeviceMemory(HOST, host)
     blocks = [memory.allocate(size) for size in (10, 3 << 20)]
     assert len(host._owners) == 2
     blocks.clear()
-    assert len(host._owners) == 0
+    assert len(host._owners) == 2
+    assert memory.trim() == memory.statistics.peak_reserved == (2 << 20) + (3 << 20)
+    assert len(host._owners) == memory.statistics.reserved == 0
     ranges = device_memory(opaque).backend.ranges  # type: ignore[attr-defined]  # the plug-in's own record
+    gc.collect()
+    device_memory(opaque).trim()
     before = set(ranges)
-    with Buffer.empty(_bytes(100), opaque):
+    with Buffer.empty(_bytes(1 << 20), opaque):
         assert len(set(ranges) - before) == 1
+    device_memory(opaque).trim()
     assert set(ranges) == before
 
 

@@ -3,8 +3,20 @@
 This layer imports rlx.ir and rlx.errors alone: no compiler, no backend (until a device is asked for), no runtime.
 """
 
+from rlx.driver.allocation_sites import Allocations, LiveAllocation, track_allocations
+from rlx.driver.allocator import MemoryStatistics
 from rlx.driver.arena import DeviceArena
-from rlx.driver.backend import AsynchronousMemory, Backend, CompilerModule, DeviceProperties, MemoryBackend
+from rlx.driver.backend import (
+    AsynchronousMemory,
+    Backend,
+    CompilerModule,
+    DeviceProperties,
+    DivisibleMemory,
+    MemoryBackend,
+    MemoryKind,
+    MemoryOfKinds,
+    QueuedMemory,
+)
 from rlx.driver.buffer import Buffer
 from rlx.driver.ceilings import Ceilings, MemoryLevel
 from rlx.driver.certificate import certify
@@ -17,7 +29,7 @@ from rlx.driver.executable import Artifact, Executable
 from rlx.driver.handle import BufferHandle, load_handles, save_handles
 from rlx.driver.host_memory import HOST_MEMORY, HostMemory
 from rlx.driver.launch_trace import Launch, LaunchTrace
-from rlx.driver.memory import Block, DeviceMemory, MemoryStatistics, device_memory
+from rlx.driver.memory import Block, DeviceMemory, device_memory
 from rlx.driver.memory_map import memory_map
 from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 from rlx.driver.registry import Registry, registry
@@ -28,6 +40,7 @@ from rlx.driver.stream import CommandStream
 __all__ = [
     "HOST",
     "HOST_MEMORY",
+    "Allocations",
     "Artifact",
     "AsynchronousMemory",
     "Backend",
@@ -42,18 +55,23 @@ __all__ = [
     "DeviceArena",
     "DeviceMemory",
     "DeviceProperties",
+    "DivisibleMemory",
     "Event",
     "Executable",
     "HostMemory",
     "Interval",
     "Launch",
     "LaunchTrace",
+    "LiveAllocation",
     "MemoryBackend",
+    "MemoryKind",
     "MemoryLevel",
+    "MemoryOfKinds",
     "MemoryPlan",
     "MemoryStatistics",
     "Operand",
     "Program",
+    "QueuedMemory",
     "Registry",
     "SafetensorsFile",
     "Semaphore",
@@ -68,5 +86,6 @@ __all__ = [
     "registry",
     "save_commands",
     "save_handles",
+    "track_allocations",
     "write_safetensors",
 ]

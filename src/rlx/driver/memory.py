@@ -4,137 +4,190 @@ A `Block` is a range of addresses that lives as long as anyone holds it: buffers
 waiting on a stream. When the last holder lets go, the range goes back to where it came from. That is what makes
 `Buffer.free` safe: it drops the buffer's hold, not the bytes under a reader.
 
-`DeviceMemory` allocates blocks on one device and keeps its account: bytes in use, their peak, counts, a limit.
-Bytes that belong to others (NumPy arrays, mapped files, DLPack tensors) are held but not counted.
+`DeviceMemory` allocates blocks of one kind of memory on one device through a `CachingAllocator`, and keeps the account:
+bytes in use and reserved, their peaks, counts, a limit. Bytes that belong to others (NumPy arrays, mapped files, DLPack
+tensors) are held but not counted.
 
+Debugging. `set_debug` puts red zones around blocks and poison into them; see `rlx.driver.memory_debug`.
+`rlx.driver.track_allocations` tells where live blocks were allocated.
 Threads. Everything may be called from any thread.
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
-from dataclasses import dataclass
-
-from rlx.driver.backend import MemoryBackend
+from rlx.driver import allocation_sites
+from rlx.driver.allocator import CachingAllocator, MemoryStatistics, NoRoom
+from rlx.driver.backend import MemoryBackend, MemoryKind, MemoryOfKinds
 from rlx.driver.device import HOST, Device
-from rlx.driver.fork import renew_in_child
 from rlx.driver.host_memory import HOST_MEMORY
-from rlx.errors import OutOfMemory
+from rlx.driver.memory_debug import Guards
+from rlx.errors import MemoryKindError, OutOfMemory
 
 ALIGNMENT = 64
 
 
 class Block:
-    """nbytes bytes at `address` of a device's memory. Nobody frees it; it ends with its last reference."""
+    """nbytes bytes at `address` of a device's memory. Nobody frees it; it ends with its last reference.
 
-    __slots__ = ("__weakref__", "address", "keep", "memory", "nbytes")
+    keep: whoever owns the bytes, where that is not `memory`. is_file: the bytes are a mapped file's.
+    """
 
-    def __init__(self, memory: DeviceMemory, address: int, nbytes: int, keep: object = None) -> None:
+    __slots__ = ("__weakref__", "address", "is_file", "keep", "memory", "nbytes")
+
+    def __init__(
+        self, memory: DeviceMemory, address: int, nbytes: int, keep: object = None, *, is_file: bool = False
+    ) -> None:
         self.memory = memory
         self.address = address
         self.nbytes = nbytes
-        self.keep = keep  # whoever owns the bytes, where that is not `memory`
+        self.keep = keep
+        self.is_file = is_file
+
+    @property
+    def kinds(self) -> tuple[MemoryKind, ...]:
+        """Every kind of memory that these bytes are in, the most telling first."""
+        return ("file", "host") if self.is_file else self.memory.kinds
 
 
-@dataclass(frozen=True)
-class MemoryStatistics:
-    """One device's account, in bytes and counts.
+class _OwnBlock(Block):
+    """A block of the memory's own, which goes back there when it ends."""
 
-    in_use, peak: bytes held now, and the most ever held since `reset_peak`.
-    live: blocks held now; allocations: blocks ever made.
-    limit: what `in_use` may reach.
-    """
+    __slots__ = ()
 
-    in_use: int
-    peak: int
-    live: int
-    allocations: int
-    limit: int
+    def __del__(self) -> None:
+        self.memory.take_back(self.address)
 
 
 class DeviceMemory:
-    """One device's memory with its account; `device_memory` gives the one of each device."""
+    """One kind of memory of one device, with its account; `device_memory` gives the one of each.
 
-    def __init__(self, device: Device, backend: MemoryBackend) -> None:
+    device: where the bytes are; HOST for pinned memory, whichever device it serves.
+    backend: the raw memory. kind: "device" is the device's own.
+    """
+
+    def __init__(self, device: Device, backend: MemoryBackend, kind: MemoryKind = "device") -> None:
         self.device = device
         self.backend = backend
-        self._held: dict[int, tuple[int, str]] = {}  # address -> (bytes, whose)
-        self._in_use = self._peak = self._allocations = 0
-        self._limit = backend.capacity_bytes
-        renew_in_child(self)
-
-    def renew(self) -> None:
-        """Make the lock anew; see `rlx.driver.fork`."""
-        self._lock = threading.RLock()  # a garbage collection inside may end a block
+        self.kinds = _kinds(device, backend, kind)
+        self._allocator = CachingAllocator(backend)
+        self._guards: Guards | None = None
 
     def allocate(self, nbytes: int, alignment: int = ALIGNMENT, *, whose: str = "a buffer") -> Block:
         """A block of nbytes bytes of unknown content. Raises OutOfMemory, naming the largest holders.
 
         whose: what the bytes are for, as an out-of-memory message tells it.
         """
-        with self._lock:
-            if self._in_use + nbytes > self._limit:
-                raise self._out_of_memory(nbytes, "the limit is reached")
-            self._in_use += nbytes  # reserved, so that two threads do not pass the limit together
         try:
-            address = self.backend.allocate(max(nbytes, 1), alignment)
-        except BaseException as error:
-            with self._lock:
-                self._in_use -= nbytes
-                if isinstance(error, MemoryError):
-                    raise self._out_of_memory(nbytes, str(error)) from error
-            raise
-        with self._lock:
-            self._peak = max(self._peak, self._in_use)
-            self._allocations += 1
-            self._held[address] = (nbytes, whose)
-        block = Block(self, address, nbytes)
-        weakref.finalize(block, self._release, address).atexit = False
+            if self._guards is None:
+                address = self._allocator.allocate(nbytes, alignment, whose)
+            else:
+                address = self._guards.allocate(nbytes, alignment, whose)
+        except NoRoom as error:
+            raise self._out_of_memory(nbytes, str(error)) from error.__cause__
+        block = _OwnBlock(self, address, nbytes)
+        if allocation_sites.trackers:
+            allocation_sites.note(block, whose)
         return block
 
-    def _release(self, address: int) -> None:
-        with self._lock:
-            self._in_use -= self._held.pop(address)[0]
-        self.backend.free(address)
+    def take_back(self, address: int) -> None:
+        """A block has ended. For blocks; may be called by a garbage collection, anywhere."""
+        if self._guards is None or not self._guards.release(address):
+            self._allocator.release(address)
 
     @property
     def statistics(self) -> MemoryStatistics:
         """The account as it stands."""
-        with self._lock:
-            return MemoryStatistics(self._in_use, self._peak, len(self._held), self._allocations, self._limit)
+        if self._guards is not None:
+            self._guards.sweep()
+        return self._allocator.statistics
 
     def reset_peak(self) -> None:
-        """Let the peak start again from what is in use now."""
-        with self._lock:
-            self._peak = self._in_use
+        """Let the peaks start again from what is in use and reserved now."""
+        self._allocator.reset_peak()
+
+    def trim(self) -> int:
+        """Give the device back what is reserved and unused, as far as whole segments are; how many bytes."""
+        return self._allocator.trim()
 
     def set_limit(self, nbytes: int | None) -> None:
         """Bound what may be in use; None is the device's capacity. What is in use already stays."""
-        with self._lock:
-            self._limit = self.backend.capacity_bytes if nbytes is None else nbytes
+        self._allocator.limit = self.backend.capacity_bytes if nbytes is None else nbytes
+
+    def set_kept(self, nbytes: int | None) -> None:
+        """Bound the unused segments that are kept for later; None is a sixteenth of the device's capacity."""
+        self._allocator.keep = self.backend.capacity_bytes // 16 if nbytes is None else nbytes
+        if self._allocator.keep == 0:
+            self.trim()
+
+    def set_debug(self, on: bool) -> None:
+        """Put red zones around blocks allocated from here on, and poison into freed ones; or stop doing so.
+
+        Some freed blocks stay in use meanwhile, by the account too. `allocate` and `check` raise RedZoneError.
+        """
+        if self._guards is None:
+            self._guards = Guards(self.backend, self._allocator)
+        self._guards.on = on
+
+    def check(self) -> None:
+        """Look at all red zones and at what was freed lately. Raises RedZoneError; does nothing without `set_debug`."""
+        if self._guards is not None:
+            self._guards.check()
 
     def _out_of_memory(self, nbytes: int, why: str) -> OutOfMemory:
-        largest = sorted(self._held.values(), reverse=True)[:5]
+        now = self._allocator.statistics
+        largest = sorted(((size, whose) for _, size, whose in self._allocator.holders()), reverse=True)[:5]
         holders = ", ".join(f"{whose} {size}" for size, whose in largest) or "nothing is held"
         return OutOfMemory(
-            f"{self.device} has no room for {nbytes} bytes: {why}; "
-            f"{self._in_use} of {self._limit} are in use, {max(0, self._limit - self._in_use)} free",
+            f"{self} has no room for {nbytes} bytes: {why}; "
+            f"{now.in_use} of {now.limit} are in use, {max(0, now.limit - now.in_use)} free; "
+            f"{now.reserved} are reserved, and the largest hole in them has {now.largest_hole}",
             where=f"largest holders, in bytes: {holders}",
             hint="free buffers, run smaller batches, or raise the limit with set_limit",
         )
 
+    def __str__(self) -> str:
+        return f"the pinned memory of {self.device}" if self.kinds[0] == "pinned" else str(self.device)
 
-_memories: dict[Device, DeviceMemory] = {}
+
+def _kinds(device: Device, backend: MemoryBackend, kind: MemoryKind) -> tuple[MemoryKind, ...]:
+    if kind == "pinned":
+        return ("pinned", "host")
+    if device == HOST:
+        return ("host", "device", "unified")
+    if kind == "unified" or backend.host_visible:
+        return ("unified", "device")
+    return ("device",)
 
 
-def device_memory(device: Device) -> DeviceMemory:
-    """The memory of a device, one object a device. Raises DeviceNotFound where the device is not here.
+_memories: dict[tuple[Device, MemoryKind], DeviceMemory] = {}
 
-    The host's needs no backend.
+
+def device_memory(device: Device, kind: MemoryKind = "device") -> DeviceMemory:
+    """The memory of a device, one object a device and kind.
+
+    kind: "host" is the host's whichever device is named; "unified" is the device's own where the host may read it.
+    Raises DeviceNotFound where the device is not here (the host needs no backend), and MemoryKindError where it has no
+    memory of that kind.
     """
-    memory = _memories.get(device)
+    memory = _memories.get((device, kind))
     if memory is None:
-        backend = HOST_MEMORY if device == HOST else device.backend.memory(device.ordinal)
-        memory = _memories.setdefault(device, DeviceMemory(device, backend))
+        memory = _memories.setdefault((device, kind), _open(device, kind))
     return memory
+
+
+def _open(device: Device, kind: MemoryKind) -> DeviceMemory:
+    backend = HOST_MEMORY if device == HOST else device.backend.memory(device.ordinal)
+    if kind == "device":
+        return DeviceMemory(device, backend)
+    if kind == "host":
+        return device_memory(HOST)
+    others = backend.kinds if isinstance(backend, MemoryOfKinds) else {}
+    if kind in others:
+        return DeviceMemory(HOST if kind == "pinned" else device, others[kind], kind)
+    if kind == "unified" and backend.host_visible:
+        return device_memory(device)
+    has = ["device", "host", *others] + (["unified"] if backend.host_visible and "unified" not in others else [])
+    raise MemoryKindError(
+        f"{device} has no memory of kind {kind!r}; it has: {', '.join(has)}",
+        hint="Buffer.map_file maps a file" if kind == "file" else None,
+    )

@@ -1,4 +1,4 @@
-"""The allocator's account: every byte in use is counted, and no byte once it is not."""
+"""The allocator: every byte in use is counted, no byte once it is not, and what is free is given again."""
 
 from __future__ import annotations
 
@@ -100,3 +100,71 @@ def the_same_bytes_are_given_again_and_again(subject: Subject) -> None:
             buffer[:8].fill(value)
             expect_equal(int(subject.read(buffer[:8])[7]), value, "the last of eight bytes")
     expect(subject.memory.statistics.peak <= subject.memory.statistics.limit, "the peak exceeds the limit")
+
+
+@SUITE.case
+def the_same_sizes_again_ask_the_device_for_nothing(subject: Subject) -> None:
+    sizes = (1, 100, 1024, 50_000, 100, 1024)
+
+    def use() -> None:
+        buffers = [Buffer.empty(TensorType((n,), u8), subject.device) for n in sizes]
+        for value, buffer in enumerate(buffers):
+            buffer.fill(value)
+        for value, buffer in enumerate(buffers):
+            expect_equal(set(subject.read(buffer).tolist()), {value}, "a buffer's bytes")
+
+    use()
+    before = subject.memory.statistics
+    for _ in range(10):
+        use()
+    after = subject.memory.statistics
+    expect_equal(after.device_allocations - before.device_allocations, 0, "what the device was asked for")
+    expect_equal(after.allocations - before.allocations, 60, "blocks made")
+    expect_equal(after.reserved, before.reserved, "bytes reserved")
+
+
+@SUITE.case
+def what_is_freed_is_a_hole_that_serves_again(subject: Subject) -> None:
+    gc.collect()
+    subject.memory.trim()
+    buffer = Buffer.empty(TensorType((200_000,), u8), subject.device)
+    buffer.free()
+    before = subject.memory.statistics
+    expect(before.largest_hole >= 200_000, f"the largest hole has {before.largest_hole} bytes, 200000 were freed")
+    again = Buffer.empty(TensorType((200_000,), u8), subject.device)
+    after = subject.memory.statistics
+    expect_equal(after.device_allocations, before.device_allocations, "device allocations when a hole served")
+    expect(after.largest_hole <= before.largest_hole, "the largest hole grew when it was used")
+    again.free()
+
+
+@SUITE.case
+def trim_gives_back_what_is_unused_and_nothing_else(subject: Subject) -> None:
+    memory, content = subject.memory, subject.rng.integers(0, 256, 100_000, np.uint8)
+    subject.ends.callback(memory.set_kept, None)
+    memory.set_kept(memory.statistics.limit)
+    held = subject.buffer(content)
+    large = TensorType((min(3 << 20, (memory.statistics.limit - memory.statistics.in_use) // 4),), u8)
+    Buffer.empty(large, subject.device).free()
+    before = memory.statistics
+    given_back = memory.trim()
+    after = memory.statistics
+    expect(given_back > 0, "nothing was given back after a buffer was freed")
+    expect_equal(before.reserved - after.reserved, given_back, "bytes fewer in reserve, and bytes given back")
+    expect_equal((after.in_use, after.live), (before.in_use, before.live), "the account of what is in use")
+    expect(after.reserved >= after.in_use, f"{after.reserved} bytes are reserved, and {after.in_use} in use")
+    expect_equal(memory.trim(), 0, "what a second trim gives back")
+    expect_equal(subject.read(held).tobytes(), content.tobytes(), "what was held meanwhile")
+    Buffer.empty(large, subject.device).fill(1)
+
+
+@SUITE.case
+def the_peak_of_what_is_reserved_stays_until_it_is_reset(subject: Subject) -> None:
+    memory = subject.memory
+    Buffer.empty(TensorType((200_000,), u8), subject.device).free()
+    peak = memory.statistics.peak_reserved
+    memory.trim()
+    expect(peak >= 200_000, "the peak does not reach what was reserved")
+    expect_equal(memory.statistics.peak_reserved, peak, "the peak after a trim")
+    memory.reset_peak()
+    expect_equal(memory.statistics.peak_reserved, memory.statistics.reserved, "the peak after its reset")

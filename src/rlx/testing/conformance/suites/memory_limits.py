@@ -43,11 +43,23 @@ def the_error_says_what_was_asked_what_is_free_and_who_holds_most(subject: Subje
     error = expect_raises(
         OutOfMemory,
         lambda: Buffer.empty(TensorType((123_456,), u8), subject.device),
-        str(subject.device), "123456", str((1 << 19) - 500_000), "the cache of keys 500000",
+        str(subject.device), "123456", str((1 << 19) - 500_000), "the cache of keys 500000", "largest hole",
     )  # fmt: skip
     expect(isinstance(error, MemoryError), "the error is no MemoryError")
     expect(error.hint, "the error says nothing about what to do")
     held.free()
+
+
+@SUITE.case
+def what_is_cached_goes_before_a_request_fails(subject: Subject) -> None:
+    """Sizes that no hole of another serves: each needs room that the ones before it took."""
+    _limit(subject, 400_000)
+    subject.memory.trim()
+    start = subject.memory.statistics.reserved
+    for nbytes in (70_000, 150_000, 300_000, 400_000):
+        Buffer.empty(TensorType((nbytes,), u8), subject.device).fill(1)
+    now = subject.memory.statistics
+    expect(now.reserved - start <= 500_000, f"{now.reserved - start} bytes are reserved beyond a limit of 400000")
 
 
 @SUITE.case
