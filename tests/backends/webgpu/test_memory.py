@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rlx.backends.webgpu import staging
 from rlx.driver import HOST, Buffer, DeviceArena
 from rlx.driver.memory import device_memory
 from rlx.errors import NotHostMemory, OutOfMemory
@@ -54,18 +55,47 @@ def test_device_memory_is_not_read_as_host_memory(webgpu):
         Buffer.from_numpy(np.zeros(4, np.float32)).to(webgpu).numpy()
 
 
-def test_more_than_one_buffer_can_hold_is_out_of_memory_and_says_so(webgpu):
-    limit = int(webgpu.properties.features["max-buffer-size"])
-    with pytest.raises(OutOfMemory, match="largest buffer"):
-        Buffer.empty(TensorType((limit + 4,), dtypes.u8), webgpu)
+def test_more_than_one_buffer_can_hold_lies_in_several(webgpu, monkeypatch):
+    backend = webgpu.backend.memory(webgpu.ordinal)
+    monkeypatch.setitem(backend.gpu.limits, "max-buffer-size", 1000)
+    whole = _bytes(5, 5000)
+    address = backend.allocate(5000, 256)
+    assert len({id(backend.place(address + at)[0]) for at in range(0, 5000, 256)}) == 7, "768 bytes each"
+    back = np.zeros(5000, np.uint8)
+    backend.copy_in(address, whole.ctypes.data, 5000)
+    for shift in (300, 301):  # forwards and backwards, over the seams, whole words and not
+        backend.copy_within(address + shift, address, 4000)
+        whole[shift : shift + 4000] = whole[:4000].copy()
+        backend.copy_within(address, address + shift, 3000)
+        whole[:3000] = whole[shift : shift + 3000].copy()
+    backend.fill(address + 700, b"\1\2", 200)
+    whole[700:1100] = np.tile(np.array([1, 2], np.uint8), 200)
+    backend.copy_out(back.ctypes.data, address, 5000)
+    backend.free(address)
+    np.testing.assert_array_equal(back, whole)
 
 
-def test_freed_memory_serves_the_next_buffer_of_its_size(webgpu):
-    backend = device_memory(webgpu).backend
-    first = backend.allocate(12345, 64)
-    backend.free(first)
-    assert backend.allocate(12345, 64) == first
-    backend.free(first)
+def test_more_than_the_device_holds_is_out_of_memory_and_says_so(webgpu):
+    with pytest.raises(OutOfMemory, match="the limit is reached"):
+        Buffer.empty(TensorType((9 * int(webgpu.properties.features["max-buffer-size"]),), dtypes.u8), webgpu)
+
+
+def test_long_reads_go_through_two_buffers_and_bring_every_byte(webgpu, monkeypatch):
+    monkeypatch.setattr(staging, "_MOST", 1 << 12)
+    whole = _bytes(6, 30_001)
+    buffer = Buffer.from_numpy(whole).to(webgpu)
+    for start, stop in ((0, 30_001), (1, 30_000), (4095, 12_289)):
+        np.testing.assert_array_equal(buffer[start:stop].to(HOST).numpy(), whole[start:stop])
+
+
+def test_reads_of_a_size_seen_before_make_no_buffer(webgpu):
+    buffer = Buffer.from_numpy(_bytes(7, 5000)).to(webgpu)
+    buffer.to(HOST)
+    ring = webgpu.backend.memory(webgpu.ordinal)._staging
+    made = ring.made
+    for size in (5000, 4100, 4999):
+        buffer[:size].to(HOST)
+    assert ring.made == made
 
 
 def test_an_address_outside_every_allocation_is_refused(webgpu):

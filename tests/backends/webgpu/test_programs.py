@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 import rlx
-from rlx.driver import HOST, Buffer, Device
-from rlx.errors import BindingLimit, DeviceLost, DeviceNotFound, UnsupportedKernel
+from rlx.driver import HOST, Buffer, Device, device_memory
+from rlx.errors import DeviceNotFound, UnsupportedKernel
 from rlx.ir import GraphBuilder, TensorType, dtypes, type_of
 from rlx.ir.interpret import interpret
 from rlx.options import Options
@@ -110,22 +113,63 @@ def test_a_dtype_that_wgsl_lacks_is_refused_by_name(webgpu):
         Session(webgpu, NO_CACHE).compile(_sum(dtype=dtypes.f64))
 
 
-def test_a_tensor_above_the_binding_limit_is_refused_with_both_sizes(webgpu, monkeypatch):
-    program = Session(webgpu, NO_CACHE).compile(_sum((64,)))
-    memory = webgpu.backend.memory(webgpu.ordinal)
-    monkeypatch.setitem(memory.gpu.limits, "max-storage-buffer-binding-size", 128)
-    x = np.ones(64, np.float32)
-    with pytest.raises(BindingLimit, match=r"256 bytes .* 128"):
+def test_in_steady_state_nothing_is_allocated_and_nothing_prepared_again(webgpu):
+    memory = device_memory(webgpu)
+    program = Session(webgpu, NO_CACHE).compile(_sum((300,)))
+    x = np.ones(300, np.float32)
+    for _ in range(3):
         program(x=x, y=x)
+    backend, prepared = memory.backend, []
+    before = (memory.statistics.device_allocations, backend._staging.made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(program.executable), "prepare", lambda *args: prepared.append(args))
+        for _ in range(5):
+            program(x=x, y=x)
+    assert (memory.statistics.device_allocations, backend._staging.made) == before
+    assert not prepared
 
 
-def test_a_lost_device_stays_lost_with_a_typed_error(webgpu, monkeypatch):
-    program = Session(webgpu, NO_CACHE).compile(_sum((8,)))
+def test_each_launch_is_timed_by_the_devices_clock(webgpu):
     gpu = webgpu.backend.memory(webgpu.ordinal).gpu
-    monkeypatch.setattr(gpu, "lost", "the driver reset it")
-    x = np.ones(8, np.float32)
-    with pytest.raises(DeviceLost, match="the driver reset it"):
-        program(x=x, y=x)
+    if not gpu.has_timestamps:
+        pytest.skip("the adapter has no timestamps")
+    x = np.random.default_rng(3).normal(size=(1000, 65)).astype(np.float32)
+    b = GraphBuilder("two")
+    v = b.input("x", type_of(x))
+    total = b.emit("reduce_sum", b.emit("exp", v), dimensions=(0,))
+    program = Session(webgpu, NO_CACHE).compile(b.build({"y": b.emit("sort", total, dimension=0)}))
+    feeds, sinks = [Buffer.from_numpy(x).to(webgpu)], [Buffer.empty(TensorType((65,), dtypes.f32), webgpu)]
+    times = program.executable.time_kernels(feeds, sinks)
+    assert [label for label, _ in times] == [step.label for step in program.report.steps]
+    assert all(0 < nanoseconds < 60e9 for _, nanoseconds in times)
+    np.testing.assert_allclose(sinks[0].to(HOST).numpy(), np.sort(np.exp(x).sum(0)), rtol=1e-5)
+
+
+_LOSS = """
+import numpy as np
+from rlx.driver import Buffer, Device
+from rlx.errors import DeviceLost
+device = Device("webgpu")
+buffer = Buffer.from_numpy(np.zeros(64, np.float32)).to(device)
+device.backend.memory(0).gpu.device.destroy()
+said = set()
+for call in (lambda: buffer.fill(1), buffer.copy, lambda: buffer.to(Device("cpu")), lambda: buffer[1:2].fill(1)) * 2:
+    try:
+        call()
+    except DeviceLost as error:
+        said.add(str(error))
+    else:
+        raise SystemExit("a call on a lost device went through")
+buffer.free()
+assert len(said) == 1, said
+print(*said)
+"""
+
+
+def test_a_loss_that_a_call_finds_is_told_by_every_later_call_in_the_same_words(webgpu):
+    done = subprocess.run([sys.executable, "-c", _LOSS], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("DeviceLost [RLX-D050]: the device ")
 
 
 def test_kinds_that_keep_to_one_api_are_absent_where_it_is(webgpu):

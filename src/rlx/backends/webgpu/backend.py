@@ -67,6 +67,10 @@ class WebGpuBackend:
             raise DriverError(f"an artefact compiled for {artifact.backend!r} cannot run on {device}")
         return WebGpuExecutable(artifact, device, options, self.memory(device.ordinal))
 
+    def lose_device(self, ordinal: int) -> None:
+        """Lose the device as a reset of its driver would, for the conformance kit; it stays lost."""
+        self._gpu(ordinal).lose()
+
     def _gpu(self, ordinal: int) -> Gpu:
         return gpu(self._api, ordinal)
 

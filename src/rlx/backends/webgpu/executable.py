@@ -1,9 +1,8 @@
-"""Run a compiled artefact through WebGPU: one encoder and one submission a run.
+"""Run a compiled artefact through WebGPU: one encoder and one submission a run, control flow aside (see `walk`).
 
 A `WebGpuExecutable` owns its pipelines, its arena and its persistent memory (constants and what setup made of the
-weights); it keeps copies of the parameters on the device. Bind groups are made when first needed and kept for as long
-as the buffers of a call stay the same. Where control flow depends on a value, what is encoded so far is submitted and
-the host reads the value back; nothing else returns to the host.
+weights); it keeps copies of the parameters on the device. Pipelines and bind groups are
+made when first needed; bind groups are kept for as long as the buffers of a call stay the same.
 
 `run` returns when the work is submitted: the queue orders it before every later transfer or run on the device, and
 whoever reads an output waits for it. Runs of one executable take turns (a lock), so any thread may call.
@@ -20,6 +19,8 @@ import numpy as np
 
 from rlx.backends.webgpu.gpu import ALIGNMENT
 from rlx.backends.webgpu.memory import WebGpuMemory
+from rlx.backends.webgpu.timestamps import Timestamps
+from rlx.backends.webgpu.walk import Prepared, Walk
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.driver.planner import MemoryPlan
 from rlx.errors import BindingLimit, DriverError
@@ -56,7 +57,8 @@ class WebGpuExecutable:
             host = np.frombuffer(constants, np.uint8)
             memory.copy_in(self._persistent.address, host.ctypes.data, host.nbytes)
         self._weights: list[Buffer] = []
-        self._calls: dict[tuple[int, ...], list[dict[int, Any]]] = {}
+        self._calls: dict[tuple[int, ...], Prepared] = {}  # by the buffers' addresses
+        self._timestamps: Timestamps | None = None
         if not self.parameters:
             self.bind_parameters({})
 
@@ -74,42 +76,74 @@ class WebGpuExecutable:
             weight.copy_from(Buffer.from_numpy(np.ascontiguousarray(arrays[name])))
             self._weights.append(weight)
         with self._new_arena("setup") as arena:
-            spaces = {"arena": self._bytes(arena.address), "persistent": self._bytes(self._persistent.address)}
-            spaces |= {f"parameter{i}": self._bytes(w.address) for i, w in enumerate(self._weights)}
-            _Walk(self, spaces, {}).run(self._manifest["lists"]["setup"]["steps"])
+            spaces = {"arena": arena.address, "persistent": self._persistent.address, **self._spaces(self._weights)}
+            Walk(self._memory, self, spaces, {}).run(self._manifest["lists"]["setup"]["steps"])
             arena.check()
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Submit one run; buffers are contiguous and of the declared types."""
+        self._run(inputs, outputs, None)
+
+    def time_kernels(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[tuple[str, int]]:
+        """Run once, a pass a kernel: (label, nanoseconds by the device's clock) in the order they ran.
+
+        Raises RunError where the adapter has no timestamps.
+        """
+        with self._lock:
+            if self._timestamps is None:
+                self._timestamps = Timestamps(self._gpu)
+            self._timestamps.times.clear()
+        self._run(inputs, outputs, self._timestamps)
+        return list(self._timestamps.times)
+
+    def _run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], timestamps: Timestamps | None) -> None:
         with self._lock:
             self._gpu.check()
             if self._debug:
                 self._arena.poison()
-            copies = [b if self._is_aligned(b) else b.copy() for b in inputs]
-            sinks = [b if self._is_aligned(b) else Buffer.empty(b.type, self.device) for b in outputs]
+            copies = [b if b.address % ALIGNMENT == 0 else b.copy() for b in inputs]
+            sinks = [b if b.address % ALIGNMENT == 0 else Buffer.empty(b.type, self.device) for b in outputs]
             addresses = tuple(b.address for b in (*copies, *sinks))
-            groups = self._calls.pop(addresses, None) or [{}]
-            self._calls[addresses] = groups  # the latest stands last
+            prepared = self._calls.pop(addresses, None)
+            if prepared is None:
+                prepared = {}
+            self._calls[addresses] = prepared  # the latest stands last
             while len(self._calls) > _KEPT_CALLS:
                 del self._calls[next(iter(self._calls))]
-            spaces = {"arena": self._bytes(self._arena.address), "persistent": self._bytes(self._persistent.address)}
-            for kind, buffers in (("input", copies), ("output", sinks), ("parameter", self._weights)):
-                spaces |= {f"{kind}{i}": self._bytes(b.address) for i, b in enumerate(buffers)}
-            _Walk(self, spaces, groups[0]).run(self._manifest["lists"]["steps"]["steps"])
+            spaces = {"arena": self._arena.address, "persistent": self._persistent.address}
+            spaces |= self._spaces(self._weights)
+            for kind, buffers in (("input", copies), ("output", sinks)):
+                spaces |= {f"{kind}{i}": b.address for i, b in enumerate(buffers)}
+            Walk(self._memory, self, spaces, prepared, timestamps).run(self._manifest["lists"]["steps"]["steps"])
             for sink, output in zip(sinks, outputs, strict=True):
                 if sink is not output:
                     output.copy_from(sink)
             if self._debug:
                 self._arena.check()
 
-    def _is_aligned(self, buffer: Buffer) -> bool:
-        return self._memory.place(buffer.address)[1] % ALIGNMENT == 0
+    @staticmethod
+    def _spaces(weights: Sequence[Buffer]) -> dict[str, int]:
+        return {f"parameter{i}": w.address for i, w in enumerate(weights)}
 
-    def _bytes(self, address: int) -> tuple[Any, int]:
-        return self._memory.place(address)
+    def prepare(self, step: Sequence[Any], spaces: Mapping[str, int]) -> tuple[Any, Any]:
+        """(pipeline, bind group) of a launch step; the driver compiles its shader when it is first run."""
+        _, number, places, _, _ = step
+        pipeline, layout = self._pipeline(number, len(places))
+        entries = []
+        for i, (space, offset, nbytes) in enumerate(places):
+            buffer, start = self._memory.place(spaces[space] + offset)
+            size = min(nbytes, buffer.size - start)
+            if size + 3 < nbytes and nbytes > 8:
+                raise BindingLimit(
+                    f"a kernel binds {nbytes} bytes of {space}, of which one buffer of the device holds {size}",
+                    where=f"on {self.device}",
+                    hint="give it a buffer of its own, not a part of a larger one",
+                )
+            entries.append({"binding": i, "resource": {"buffer": buffer, "offset": start, "size": size}})
+        return pipeline, self._gpu.device.create_bind_group(layout=layout, entries=entries)
 
-    def pipeline(self, number: int, bindings: int) -> tuple[Any, Any]:
-        """(pipeline, bind group layout) of a shader, compiled by the driver when first run."""
+    def _pipeline(self, number: int, bindings: int) -> tuple[Any, Any]:
+        """(pipeline, bind group layout) of a shader."""
         found = self._pipelines.get(number)
         if found is None:
             gpu = self._gpu
@@ -131,22 +165,6 @@ class WebGpuExecutable:
             found = self._pipelines[number] = (pipeline, layout)
         return found
 
-    def bind_group(self, layout: Any, places: Sequence[Sequence[Any]], spaces: Mapping[str, tuple[Any, int]]) -> Any:
-        """A bind group over parts of the spaces. Raises BindingLimit for a tensor larger than a shader may see."""
-        limit = self._gpu.limits["max-storage-buffer-binding-size"]
-        entries = []
-        for i, (space, offset, nbytes) in enumerate(places):
-            buffer, start = spaces[space]
-            size = min(nbytes, buffer.size - start - offset)
-            if size > limit:
-                raise BindingLimit(
-                    f"a kernel reads {size} bytes of {space}, the device's shaders see {limit} at once",
-                    where=f"on {self.device}",
-                    hint="run a smaller batch, or the model on another device",
-                )
-            entries.append({"binding": i, "resource": {"buffer": buffer, "offset": start + offset, "size": size}})
-        return self._gpu.device.create_bind_group(layout=layout, entries=entries)
-
     def report(self) -> Mapping[str, Any]:
         """What the compiler did: dispatch, kernels, and the memory plan in bytes."""
         facts = self._manifest["lists"]["steps"]
@@ -167,74 +185,12 @@ class WebGpuExecutable:
         with self._lock:
             self._calls.clear()
             self._pipelines.clear()
+            self._timestamps = None
             for arena in (self._arena, self._persistent):
                 arena.close()
             for weight in self._weights:
                 weight.free()
             self._weights = []
-
-
-class _Walk:
-    """One pass over a step list. groups: bind groups made before for these spaces, by the step's identity."""
-
-    def __init__(
-        self, program: WebGpuExecutable, spaces: Mapping[str, tuple[Any, int]], groups: dict[int, Any]
-    ) -> None:
-        self._program = program
-        self._gpu = program._gpu
-        self._spaces = spaces
-        self._groups = groups
-        self._encoder: Any = None
-        self._pass: Any = None
-
-    def run(self, steps: Sequence[Any]) -> None:
-        with self._gpu.lock:
-            self._gpu.check()
-            try:
-                self._list(steps)
-                self._submit()
-            except self._gpu.wgpu.GPUError as error:
-                raise self._gpu.failed(error, "running a program") from error
-
-    def _list(self, steps: Sequence[Any]) -> None:
-        for step in steps:
-            if step[0] == "launch":
-                self._launch(step)
-            elif step[0] == "branch":
-                self._list(step[2] if self._flag(step[1]) else step[3])
-            else:
-                while True:
-                    self._list(step[1])
-                    if not self._flag(step[2]):
-                        break
-                    self._list(step[3])
-
-    def _launch(self, step: Any) -> None:
-        _, number, places, (columns, rows), _ = step
-        pipeline, layout = self._program.pipeline(number, len(places))
-        group = self._groups.get(id(step))
-        if group is None:
-            group = self._groups[id(step)] = self._program.bind_group(layout, places, self._spaces)
-        if self._pass is None:
-            self._encoder = self._gpu.device.create_command_encoder()
-            self._pass = self._encoder.begin_compute_pass()
-        self._pass.set_pipeline(pipeline)
-        self._pass.set_bind_group(0, group)
-        self._pass.dispatch_workgroups(columns, rows, 1)
-
-    def _submit(self) -> None:
-        if self._pass is not None:
-            self._pass.end()
-            self._gpu.device.queue.submit([self._encoder.finish()])
-            self._encoder = self._pass = None
-
-    def _flag(self, place: Sequence[Any]) -> bool:
-        """The bool byte at a place, once all that was encoded has run."""
-        self._submit()
-        buffer, start = self._spaces[place[0]]
-        offset = start + place[1]
-        word = self._program._memory.read_word(buffer, offset & ~3)
-        return bool((word >> (8 * (offset & 3))) & 0xFF)
 
 
 def _types(rows: Sequence[Sequence[Any]]) -> dict[str, TensorType]:

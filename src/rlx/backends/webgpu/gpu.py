@@ -4,7 +4,10 @@
 a second time, with fewer features. A device is opened once for the process, with the adapter's own limits and those
 features that code can use; every user of it shares it.
 
-Threads. wgpu's queue is shared: callers hold `Gpu.lock` while they encode and submit.
+Threads. wgpu's queue is shared: callers hold `Gpu.lock` while they submit, and `Gpu.reading` while they wait for what
+comes back. Whoever takes both takes `reading` first.
+Loss. What first finds the device gone says so, and each later call raises the same DeviceLost, for as long as the
+process lives.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ _LIMITS = (
     "max-compute-invocations-per-workgroup",
     "max-compute-workgroup-size-x",
 )
+#: Features of shaders; a device is opened with these, where the adapter has them, and with timestamps.
 _FEATURES = ("shader-int64",)
+_TIMESTAMPS = "timestamp-query"
 #: Offsets of bindings: WebGPU's default, which every adapter keeps to.
 ALIGNMENT = 256
 
@@ -62,11 +67,19 @@ class Gpu:
         self.adapter = adapter
         self.features = frozenset(f for f in _FEATURES if f in adapter.features)
         self.limits: dict[str, int] = {name: int(adapter.limits[name]) for name in _LIMITS if name in adapter.limits}
+        self.has_timestamps = _TIMESTAMPS in adapter.features
         self.device: Any = adapter.request_device_sync(
-            required_features=sorted(self.features), required_limits=dict(self.limits)
+            required_features=sorted({*self.features, *((_TIMESTAMPS,) if self.has_timestamps else ())}),
+            required_limits=dict(self.limits),
         )
         self.lock = threading.RLock()
+        self.reading = threading.RLock()
         self.lost: str | None = None
+
+    @property
+    def largest_buffer(self) -> int:
+        """Bytes of the largest buffer whose parts can all be bound: a multiple of ALIGNMENT."""
+        return self.limits["max-buffer-size"] // ALIGNMENT * ALIGNMENT
 
     def check(self) -> None:
         """Raises DeviceLost where an earlier call found the device gone."""
@@ -79,10 +92,19 @@ class Gpu:
     def failed(self, error: Exception, doing: str) -> DriverError:
         """A typed error for what wgpu raised while `doing`; remembers a lost device."""
         text = str(error)
-        if "lost" in text.lower():
-            self.lost = text
-            return DeviceLost(f"the device was lost {doing}: {text}", hint="start the process again")
+        if self.lost is None and "lost" in text.lower():
+            self.lost = f"found while {doing}: {text}"
+        try:
+            self.check()
+        except DeviceLost as lost:
+            return lost
         return DriverError(f"wgpu failed {doing}: {text}")
+
+    def lose(self) -> None:
+        """Destroy the device under its users' feet, as a driver's reset would: for tests of what happens then."""
+        with self.reading, self.lock:
+            self.device.destroy()
+            self.lost = "it was destroyed"
 
 
 @cache

@@ -1,44 +1,46 @@
 """The memory of a WebGPU device, as addresses.
 
 WebGPU has buffers, not addresses, so each allocation is a wgpu buffer, given a range of a 64-bit space of this module's
-own: an address is the range's start plus an offset, and no address is ever given twice to different buffers. Freed
-buffers are kept, up to a bound, and serve the next allocation of their size at their old address, so programs that
-allocate at each call find the bind groups they made before.
+own: an address is the range's start plus an offset, and no address is ever given twice. An allocation larger than one
+buffer may be is several, one behind the other. Nothing freed is kept: `rlx.driver` does that, for every kind of device.
 
 Ordering. Calls are ordered with the device's queue: a copy out waits for all that was submitted before it.
-Threads. Any thread may call; a lock orders calls on one device.
+Threads. Any thread may call; `Gpu.lock` orders what they submit, and is not held while a copy out waits.
 """
 
 from __future__ import annotations
 
 import bisect
 import ctypes
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from rlx.backends.webgpu.gpu import ALIGNMENT, Gpu
+from rlx.backends.webgpu.staging import Staging
 from rlx.errors import DriverError
 
-#: Bytes of freed buffers kept for reuse.
-_KEPT_BYTES = 256 << 20
-#: Copies out go through staging buffers of at least this size.
-_LEAST_STAGING = 1 << 16
+#: Addresses are multiples of this, with a gap of as much behind each allocation, so that ranges never touch.
+_STEP = 1 << 20
+#: Bytes that one write of a repeated pattern, or one copy by way of another buffer, takes at most.
+_PIECE = 16 << 20
 
 
 class WebGpuMemory:
     """See the module, and `rlx.driver.MemoryBackend`. open: opens the device, when memory is first asked for."""
 
     host_visible = False
+    #: Offsets of bindings are multiples of it, so parts of an allocation can be bound.
+    granularity = ALIGNMENT
 
     def __init__(self, open: Callable[[], Gpu]) -> None:
         self._open = open
         self._next = 1 << 40
-        self._starts: list[int] = []
+        self._starts: list[int] = []  # of every wgpu buffer, sorted
         self._buffers: dict[int, Any] = {}
-        self._free: dict[int, list[int]] = defaultdict(list)
-        self._free_bytes = 0
-        self._staging: Any = None
+        self._allocations: dict[int, list[int]] = {}  # address -> the starts of its buffers
+        self._made: Staging | None = None
 
     @property
     def gpu(self) -> Gpu:
@@ -55,37 +57,39 @@ class WebGpuMemory:
         gpu = self.gpu
         gpu.check()
         size = -(-nbytes // ALIGNMENT) * ALIGNMENT
-        limit = gpu.limits["max-buffer-size"]
-        if size > limit:
-            raise MemoryError(f"the device's largest buffer has {limit} bytes")
+        usage = gpu.wgpu.BufferUsage.STORAGE | gpu.wgpu.BufferUsage.COPY_SRC | gpu.wgpu.BufferUsage.COPY_DST
+        made: list[Any] = []
         with gpu.lock:
-            if self._free[size]:
-                self._free_bytes -= size
-                return self._free[size].pop()
-            usage = gpu.wgpu.BufferUsage
             try:
-                buffer = gpu.device.create_buffer(size=size, usage=usage.STORAGE | usage.COPY_SRC | usage.COPY_DST)
+                for start in range(0, size, gpu.largest_buffer):
+                    part = min(gpu.largest_buffer, size - start)
+                    made.append(gpu.device.create_buffer(size=part, usage=usage))
             except gpu.wgpu.GPUError as error:
+                for buffer in made:
+                    buffer.destroy()
                 if isinstance(error, gpu.wgpu.GPUOutOfMemoryError):
                     raise MemoryError(str(error)) from error
                 raise gpu.failed(error, "allocating memory") from error
-            step = max(alignment, 1 << 20)
-            address = -(-self._next // step) * step
-            self._next = address + size + step  # a gap, so that ranges never touch
-            self._starts.append(address)
-            self._buffers[address] = buffer
+            step = max(alignment, _STEP)
+            address = start = -(-self._next // step) * step
+            self._next = address + size + step
+            starts = []
+            for buffer in made:
+                starts.append(start)
+                self._starts.append(start)
+                self._buffers[start] = buffer
+                start += buffer.size
+            self._allocations[address] = starts
             return address
 
     def free(self, address: int) -> None:
-        with self.gpu.lock:
-            buffer = self._buffers[address]
-            if self._free_bytes + buffer.size <= _KEPT_BYTES:
-                self._free[buffer.size].append(address)
-                self._free_bytes += buffer.size
-            else:
-                del self._buffers[address]
-                self._starts.remove(address)
-                buffer.destroy()
+        gpu = self.gpu
+        with gpu.lock:
+            for start in self._allocations.pop(address):
+                self._starts.remove(start)
+                buffer = self._buffers.pop(start)
+                if gpu.lost is None:
+                    buffer.destroy()
 
     def place(self, address: int) -> tuple[Any, int]:
         """The wgpu buffer that holds an address, and the offset in it."""
@@ -97,87 +101,110 @@ class WebGpuMemory:
                 raise DriverError(f"address {address:#x} belongs to no allocation on {self.gpu.adapter.info['device']}")
             return buffer, address - start
 
+    def _pieces(self, address: int, nbytes: int) -> Iterator[tuple[Any, int, int]]:
+        """(wgpu buffer, offset, bytes) of each part of a range, in order."""
+        while nbytes:
+            buffer, offset = self.place(address)
+            part = min(nbytes, buffer.size - offset)
+            yield buffer, offset, part
+            address, nbytes = address + part, nbytes - part
+
     # -- transfers ---------------------------------------------------------------------------------------------------
 
     def copy_in(self, destination: int, host_source: int, nbytes: int) -> None:
-        if nbytes:
-            self._write(destination, (ctypes.c_char * nbytes).from_address(host_source), nbytes)
+        for buffer, offset, part in self._pieces(destination, nbytes):
+            self._write(buffer, offset, (ctypes.c_char * part).from_address(host_source), part)
+            host_source += part
 
     def copy_out(self, host_destination: int, source: int, nbytes: int) -> None:
-        if nbytes:
-            buffer, offset = self.place(source)
-            start, end = offset & ~3, (offset + nbytes + 3) & ~3
-            words = self._read(buffer, start, end - start)
-            ctypes.memmove(host_destination, words[offset - start : offset - start + nbytes], nbytes)
+        for buffer, offset, part in self._pieces(source, nbytes):
+            self._staging.read(buffer, offset, part, host_destination)
+            host_destination += part
 
     def copy_within(self, destination: int, source: int, nbytes: int) -> None:
-        if not nbytes:
+        """On the device where all is whole words, by way of the host otherwise."""
+        if not nbytes or destination == source:
+            return
+        if (destination | source | nbytes) % 4:
+            words = (ctypes.c_char * nbytes)()
+            self.copy_out(ctypes.addressof(words), source, nbytes)
+            self.copy_in(destination, ctypes.addressof(words), nbytes)
             return
         gpu = self.gpu
-        (target, to), (origin, start) = self.place(destination), self.place(source)
         with gpu.lock:
             gpu.check()
-            if to % 4 or start % 4 or nbytes % 4:
-                begin, end = start & ~3, (start + nbytes + 3) & ~3
-                words = self._read(origin, begin, end - begin)[start - begin : start - begin + nbytes]
-                self._write(destination, (ctypes.c_char * nbytes).from_buffer_copy(words), nbytes)
-                return
-            encoder = gpu.device.create_command_encoder()
-            if target is origin:
-                usage = gpu.wgpu.BufferUsage
-                between = gpu.device.create_buffer(size=nbytes, usage=usage.COPY_SRC | usage.COPY_DST)
-                encoder.copy_buffer_to_buffer(origin, start, between, 0, nbytes)
-                origin, start = between, 0
-            encoder.copy_buffer_to_buffer(origin, start, target, to, nbytes)
-            gpu.device.queue.submit([encoder.finish()])
+            try:
+                encoder = gpu.device.create_command_encoder()
+                copies = list(self._copies(destination, source, nbytes))
+                for target, to, origin, start, part in copies if destination < source else reversed(copies):
+                    if target is origin:  # WebGPU refuses to copy within one buffer
+                        between = self._staging.between(_PIECE)
+                        encoder.copy_buffer_to_buffer(origin, start, between, 0, part)
+                        encoder.copy_buffer_to_buffer(between, 0, target, to, part)
+                    else:
+                        encoder.copy_buffer_to_buffer(origin, start, target, to, part)
+                gpu.device.queue.submit([encoder.finish()])
+            except gpu.wgpu.GPUError as error:
+                raise gpu.failed(error, "copying memory") from error
+
+    def _copies(self, destination: int, source: int, nbytes: int) -> Iterator[tuple[Any, int, Any, int, int]]:
+        """(target, its offset, origin, its offset, bytes) of copies between single wgpu buffers."""
+        while nbytes:
+            (target, to), (origin, start) = self.place(destination), self.place(source)
+            part = min(nbytes, _PIECE, target.size - to, origin.size - start)
+            yield target, to, origin, start, part
+            destination, source, nbytes = destination + part, source + part, nbytes - part
 
     def fill(self, destination: int, pattern: bytes, count: int) -> None:
-        if count:
-            data = pattern * count
-            self._write(destination, (ctypes.c_char * len(data)).from_buffer_copy(data), len(data))
+        """A pattern's size is a power of two, so pieces repeat it whole."""
+        nbytes = len(pattern) * count
+        data = pattern * (min(nbytes, _PIECE) // len(pattern))
+        host = (ctypes.c_char * len(data)).from_buffer_copy(data)
+        while nbytes:
+            part = min(nbytes, len(data))
+            self.copy_in(destination, ctypes.addressof(host), part)
+            destination, nbytes = destination + part, nbytes - part
 
     def read_word(self, buffer: Any, offset: int) -> int:
         """The 32-bit word at a multiple of 4; waits for what was submitted before."""
-        return int.from_bytes(self._read(buffer, offset, 4), "little")
+        word = np.empty(1, np.uint32)
+        self.read_words(buffer, offset, word)
+        return int(word[0])
 
-    def _write(self, destination: int, data: Any, nbytes: int) -> None:
+    def read_words(self, buffer: Any, offset: int, into: np.ndarray) -> None:
+        """Fill a contiguous array from a wgpu buffer; waits for what was submitted before."""
+        self._staging.read(buffer, offset, into.nbytes, into.ctypes.data)
+
+    def synchronize(self) -> None:
+        """See `rlx.driver.backend.AsynchronousMemory`."""
+        self._staging.wait()
+
+    @property
+    def _staging(self) -> Staging:
+        if self._made is None:
+            self._made = Staging(self.gpu)
+        return self._made
+
+    def _write(self, buffer: Any, offset: int, data: Any, nbytes: int) -> None:
         """The queue writes whole words: those that the range only touches are read first."""
         gpu = self.gpu
-        buffer, offset = self.place(destination)
-        with gpu.lock:
-            gpu.check()
-            start, end = offset & ~3, (offset + nbytes + 3) & ~3
-            try:
-                if (start, end) != (offset, offset + nbytes):
-                    edge = bytearray(end - start)
-                    edge[:4] = self._read(buffer, start, 4)
-                    edge[-4:] = self._read(buffer, end - 4, 4)
-                    edge[offset - start : offset - start + nbytes] = bytes(data)
-                    data = edge
-                gpu.device.queue.write_buffer(buffer, start, data)
-            except gpu.wgpu.GPUError as error:
-                raise gpu.failed(error, "writing memory") from error
+        start, end = offset & ~3, (offset + nbytes + 3) & ~3
+        if (start, end) == (offset, offset + nbytes):
+            self._write_words(buffer, start, data)
+            return
+        with gpu.reading:  # two threads that write neighbours in one word take turns
+            edge = (ctypes.c_char * (end - start))()
+            at = ctypes.addressof(edge)
+            self._staging.read(buffer, start, 4, at)
+            self._staging.read(buffer, end - 4, 4, at + end - start - 4)
+            ctypes.memmove(at + offset - start, data, nbytes)
+            self._write_words(buffer, start, edge)
 
-    def _read(self, buffer: Any, offset: int, nbytes: int) -> bytes:
+    def _write_words(self, buffer: Any, offset: int, data: Any) -> None:
         gpu = self.gpu
         with gpu.lock:
             gpu.check()
             try:
-                staging = self._staging_of(nbytes)
-                encoder = gpu.device.create_command_encoder()
-                encoder.copy_buffer_to_buffer(buffer, offset, staging, 0, nbytes)
-                gpu.device.queue.submit([encoder.finish()])
-                staging.map_sync(gpu.wgpu.MapMode.READ, 0, nbytes)
-                try:
-                    return bytes(staging.read_mapped(0, nbytes, copy=False))
-                finally:
-                    staging.unmap()
+                gpu.device.queue.write_buffer(buffer, offset, data)
             except gpu.wgpu.GPUError as error:
-                raise gpu.failed(error, "reading memory") from error
-
-    def _staging_of(self, nbytes: int) -> Any:
-        if self._staging is None or self._staging.size < nbytes:
-            usage = self.gpu.wgpu.BufferUsage
-            size = max(_LEAST_STAGING, 1 << (nbytes - 1).bit_length())
-            self._staging = self.gpu.device.create_buffer(size=size, usage=usage.MAP_READ | usage.COPY_DST)
-        return self._staging
+                raise gpu.failed(error, "writing memory") from error
