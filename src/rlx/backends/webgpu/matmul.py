@@ -1,12 +1,8 @@
-"""Matrix products in tiles: one workgroup computes one of the result, from tiles of the operands in its memory.
+"""Matrix products in tiles, with their epilogues.
 
-256 invocations hold a tile of 16 R rows by 64 columns, R rows of 4 columns each in registers; both operands pass
-through workgroup memory 16 steps of k at a time. An invocation's columns lie 16 apart, so that neighbours store to
-neighbouring addresses; operands are read along the dimension in which they are contiguous. Each sum runs over k in
-order, so results do not depend on the number of workgroups. The epilogue runs on each element as it is finished.
-
+Operands are read along the dimension in which they are contiguous, four elements at once where they are aligned so.
 Taken: f32, i32 and u32 with rows and columns enough to fill a part of a tile. A single row, or a few columns, is left
-to loops, where each element is an invocation of its own.
+to loops, which workgroups share.
 """
 
 from __future__ import annotations
@@ -16,23 +12,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlx.backends.webgpu.tiles import DEPTH, INVOCATIONS, Product, tile_for
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel, Var
 from rlx.codegen.lower import Epilogue, MatmulSpec
 from rlx.codegen.wgsl import WgslTarget
-from rlx.codegen.wgsl.body import BodyEmitter
+from rlx.codegen.wgsl.body import BodyEmitter, parts_of
 from rlx.codegen.wgsl.kernel import Shader, module_source, workgroup_grid
 from rlx.codegen.wgsl.types import literal, register_type, storage_type
 from rlx.ir import dtypes
 
-_SIDE = 16  # invocations along each side of a tile
-_COLUMNS = 64
-_DEPTH = 16
-_TAKEN = (dtypes.f32, dtypes.i32, dtypes.u32)
+TAKEN = (dtypes.f32, dtypes.i32, dtypes.u32)
 
 
 def tiled_matmul(spec: MatmulSpec, epilogue: Epilogue, target: WgslTarget) -> TemplateKernel | None:
     """The kernel of a product, with arguments (a, b, *epilogue.args); None where it is left to loops."""
-    if spec.a_dtype not in _TAKEN or spec.b_dtype is not spec.a_dtype or spec.acc_dtype is not spec.a_dtype:
+    if spec.a_dtype not in TAKEN or spec.b_dtype is not spec.a_dtype or spec.acc_dtype is not spec.a_dtype:
         return None
     m, n, k = math.prod(spec.m), math.prod(spec.n), math.prod(spec.k)
     if m < 4 or n < 16 or k < 8:
@@ -40,134 +34,139 @@ def tiled_matmul(spec: MatmulSpec, epilogue: Epilogue, target: WgslTarget) -> Te
     args = (spec.a, spec.b, *epilogue.args)
     if len(args) > target.max_bindings:
         return None
-    emitter = _Tile(spec, epilogue, args, target)
-    identity = hashlib.sha256(emitter.shader((0,) * len(args)).source.encode()).hexdigest()[:32]
+    batch = math.prod(spec.batch)
+    cost = Cost(batch * m * n * (2.0 * k + epilogue.flops), 4.0 * batch * (m * k + k * n + m * n))
+
+    def shader(bases: Sequence[int]) -> Shader:
+        return _shader(spec, epilogue, args, target, bases)
+
+    return template("matmul", args, batch * m * n, shader, cost)
+
+
+def template(
+    label: str, args: tuple[Memory, ...], grid: int, shader: Callable[[Sequence[int]], Shader], cost: Cost
+) -> TemplateKernel:
+    """A kernel whose text `shader` writes, for arguments that start so many elements into their bindings."""
+    identity = hashlib.sha256(shader((0,) * len(args)).source.encode()).hexdigest()[:32]
 
     def emit(request: tuple[Sequence[int], Callable[[Shader], Any]]) -> None:
         bases, receive = request
-        receive(emitter.shader(bases))
+        receive(shader(bases))
 
-    batch = math.prod(spec.batch)
-    cost = Cost(batch * m * n * (2.0 * k + epilogue.flops), 4.0 * batch * (m * k + k * n + m * n))
-    return TemplateKernel("matmul", args, batch * m * n, f"wgsl matmul {identity}", emit, cost)
+    return TemplateKernel(label, args, grid, f"wgsl {label} {identity}", emit, cost)
 
 
-class _Tile:
-    def __init__(self, spec: MatmulSpec, epilogue: Epilogue, args: tuple[Memory, ...], target: WgslTarget) -> None:
-        self.spec, self.epilogue, self.args, self.target = spec, epilogue, args, target
-        self.m, self.n, self.k = math.prod(spec.m), math.prod(spec.n), math.prod(spec.k)
-        self.rows = 1 if self.m <= 16 else 2 if self.m <= 32 else 4
-        self.kind = register_type(spec.acc_dtype, target)
+def bind_arguments(
+    emitter: BodyEmitter, args: Sequence[Memory], stored: set[str], bases: Sequence[int], vectors: Sequence[int] = ()
+) -> list[str]:
+    """Declarations of the arguments a0, a1, ...; those numbered in `vectors` are seen four elements at a time."""
+    declarations = []
+    for i, memory in enumerate(args):
+        packed = storage_type(memory.dtype, emitter.target, written=memory.name in stored)
+        emitter.bind_memory(memory, f"a{i}", atomic="atomic" in packed, base=bases[i])
+        kind = f"vec4<{packed}>" if i in vectors else packed
+        declarations.append(f"@group(0) @binding({i}) var<storage, read_write> a{i}: array<{kind}>;")
+    return declarations
 
-    def shader(self, bases: Sequence[int]) -> Shader:
-        """The shader for arguments that start `bases` elements into their bindings."""
-        emitter = BodyEmitter(self.target)
-        declarations = []
-        stored = {s.memory.name for s in self.epilogue.stores}
-        for i, memory in enumerate(self.args):
-            packed = storage_type(memory.dtype, self.target, written=memory.name in stored)
-            emitter.bind_memory(memory, f"a{i}", atomic="atomic" in packed, base=bases[i])
-            declarations.append(f"@group(0) @binding({i}) var<storage, read_write> a{i}: array<{packed}>;")
-        high = _SIDE * self.rows
-        declarations.append(f"var<workgroup> left: array<{self.kind}, {high * _DEPTH}>;")
-        declarations.append(f"var<workgroup> right: array<{self.kind}, {_COLUMNS * _DEPTH}>;")
-        across, down = -(-self.n // _COLUMNS), -(-self.m // high)
-        groups, columns, rows = workgroup_grid(math.prod(self.spec.batch) * across * down)
-        line = emitter.line
-        line(f"let tile = i32({groups});")
-        line(f"if (tile >= {math.prod(self.spec.batch) * across * down}) {{ return; }}")
-        line(f"let n0 = (tile % {across}) * {_COLUMNS};")
-        line(f"let m0 = ((tile / {across}) % {down}) * {high};")
-        line(f"let batch = tile / {across * down};")
-        line(f"let tx = i32(local) % {_SIDE};")
-        line(f"let ty = i32(local) / {_SIDE};")
-        self._sums(emitter, bases)
-        self._finish(emitter)
-        source = module_source(declarations, emitter.lines, self.target, _SIDE * _SIDE)
-        return Shader(source, len(self.args), (columns, rows))
 
-    def _sums(self, emitter: BodyEmitter, bases: Sequence[int]) -> None:
-        line, spec = emitter.line, self.spec
-        zero = literal(0, spec.acc_dtype, self.target)
-        for r in range(self.rows):
-            line(f"var c{r} = vec4<{self.kind}>({zero});")
-        groups = len(spec.batch)
-        a_batch, a_m, a_k = _split(spec.a.strides, groups, len(spec.m))
-        b_batch, b_k, b_n = _split(spec.b.strides, groups, len(spec.k))
-        line(f"let a_start = {bases[0]} + {_offset('batch', spec.batch, a_batch)};")
-        line(f"let b_start = {bases[1]} + {_offset('batch', spec.batch, b_batch)};")
-        line(f"for (var k0 = 0i; k0 < {self.k}; k0 = k0 + {_DEPTH}) {{")
-        line("workgroupBarrier();")
-        high = _SIDE * self.rows
-        along_k = not a_m or (bool(a_k) and abs(a_k[-1]) <= abs(a_m[-1]))
-        for part in range(high * _DEPTH // 256):
-            place = f"(i32(local) + {part * 256})"
-            row, depth = (
-                (f"{place} / {_DEPTH}", f"{place} % {_DEPTH}")
-                if along_k
-                else (f"{place} % {high}", f"{place} / {high}")
-            )
-            self._load(line, "a0", "left", high, ("m", row, spec.m, a_m, self.m), (depth, spec.k, a_k), "a_start", zero)
-        along_k = not b_n or (bool(b_k) and abs(b_k[-1]) < abs(b_n[-1]))
-        for part in range(_COLUMNS * _DEPTH // 256):
-            place = f"(i32(local) + {part * 256})"
-            column, depth = (
-                (f"{place} / {_DEPTH}", f"{place} % {_DEPTH}")
-                if along_k
-                else (f"{place} % {_COLUMNS}", f"{place} / {_COLUMNS}")
-            )
-            outer = ("n", column, spec.n, b_n, self.n)
-            self._load(line, "a1", "right", _COLUMNS, outer, (depth, spec.k, b_k), "b_start", zero)
-        line("workgroupBarrier();")
-        line(f"for (var kk = 0i; kk < {_DEPTH}; kk = kk + 1i) {{")
-        columns = ", ".join(f"right[kk * {_COLUMNS} + tx + {j * _SIDE}]" for j in range(4))
-        line(f"let b = vec4<{self.kind}>({columns});")
-        for r in range(self.rows):
-            line(f"c{r} = c{r} + left[kk * {high} + ty * {self.rows} + {r}] * b;")
-        line("}")
-        line("}")
+class MatrixSide:
+    """One operand of a product, as `tiles.Operand` wants it. vector: along which dimension four elements lie in one.
 
-    def _load(
+    name: of its array. letter: m for the left side, whose vectors run along k, n for the right one, whose run along n.
+    sizes, strides: of the outer dimensions; k_sizes, k_strides: of k's. whole: no piece reaches past k.
+    """
+
+    def __init__(
         self,
-        line: Callable[[str], None],
-        memory: str,
-        into: str,
-        width: int,
-        outer: tuple[str, str, Sequence[int], Sequence[int], int],
-        inner: tuple[str, Sequence[int], Sequence[int]],
+        name: str,
+        letter: str,
         start: str,
+        outer: tuple[Sequence[int], Sequence[int]],
+        k: tuple[Sequence[int], Sequence[int]],
+        base: int,
+        others: Sequence[int],
         zero: str,
+        kind: str,
     ) -> None:
-        letter, place, sizes, strides, limit = outer
-        depth, k_sizes, k_strides = inner
+        self.name, self.letter, self.start, self.zero, self.kind = name, letter, start, zero, kind
+        (self.sizes, self.strides), (self.k_sizes, self.k_strides) = outer, k
+        self.outer, self.k = math.prod(self.sizes), math.prod(self.k_sizes)
+        near = abs(self.k_strides[-1]) if self.k_strides else 1 << 30
+        far = abs(self.strides[-1]) if self.strides else 1 << 30
+        self.along_k = near <= far
+        inner, rest = (k, outer) if letter == "m" else (outer, k)
+        steps = [*rest[1], *inner[1][:-1], *others, base]
+        self.vector = (
+            bool(inner[1]) and inner[1][-1] == 1 and inner[0][-1] % 4 == 0 and all(step % 4 == 0 for step in steps)
+        )
+
+    def begin(self, line: Callable[[str], None], piece: int, outer: str) -> None:
+        pieces = range(1 if self.letter == "m" or self.vector else 4)
+        for c in pieces:
+            line(f"let {self.name}i{piece}_{c} = {outer}{f' + {c}' if c else ''};")
+            place = offset(f"{self.name}i{piece}_{c}", self.sizes, self.strides)
+            line(f"let {self.name}p{piece}_{c} = {self.start} + {place};")
+
+    def load(self, line: Callable[[str], None], piece: int, k: str, into: str) -> None:
         line("{")
-        line(f"let o = {place};")
-        line(f"let d = {depth};")
-        line(f"let {letter} = {letter}0 + o;")
-        line("let k = k0 + d;")
-        address = f"{start} + {_offset(letter, sizes, strides)} + {_offset('k', k_sizes, k_strides)}"
-        line(f"var value = {zero};")
-        line(f"if ({letter} < {limit} && k < {self.k}) {{ value = {memory}[{address}]; }}")
-        line(f"{into}[d * {width} + o] = value;")
+        line(f"let k = {k};")
+        if self.vector:
+            address = f"({self.name}p{piece}_0 + {offset('k', self.k_sizes, self.k_strides)}) / 4"
+            inside = self._inside(f"{self.name}i{piece}_0", "k")
+            value = f"{self.name}[{address}]"
+            line(f"{into} = {f'select(vec4<{self.kind}>({self.zero}), {value}, {inside})' if inside else value};")
+        else:
+            for c in range(4):
+                outer, step = (0, c) if self.letter == "m" else (c, 0)
+                line(f"let k_{c} = k{f' + {step}' if step else ''};")
+                address = f"{self.name}p{piece}_{outer} + {offset(f'k_{c}', self.k_sizes, self.k_strides)}"
+                inside = self._inside(f"{self.name}i{piece}_{outer}", f"k_{c}")
+                value = f"{self.name}[{address}]"
+                line(f"let x{c} = {f'select({self.zero}, {value}, {inside})' if inside else value};")
+            line(f"{into} = vec4<{self.kind}>(x0, x1, x2, x3);")
         line("}")
 
-    def _finish(self, emitter: BodyEmitter) -> None:
-        line, spec = emitter.line, self.spec
-        rows = ", ".join(f"c{r}" for r in range(self.rows))
-        line(f"var sums = array<vec4<{self.kind}>, {self.rows}>({rows});")
-        line(f"for (var e = 0i; e < {4 * self.rows}; e = e + 1i) {{")
-        line(f"let m = m0 + ty * {self.rows} + e / 4;")
-        line(f"let n = n0 + tx + (e % 4) * {_SIDE};")
-        line(f"if (m < {self.m} && n < {self.n}) {{")
-        line("let total = sums[e / 4][e % 4];")
-        emitter.bind_value(self.epilogue.acc, "total")
-        variables: list[Var] = list(self.epilogue.index)
+    def _inside(self, outer: str, k: str) -> str:
+        tests = [f"{outer} < {self.outer}"] if self.ragged else []
+        tests += [f"{k} < {self.k}"] if self.k % DEPTH else []
+        return " && ".join(tests)
+
+    ragged = True  # whether tiles reach past the outer dimension
+
+
+def _shader(
+    spec: MatmulSpec, epilogue: Epilogue, args: tuple[Memory, ...], target: WgslTarget, bases: Sequence[int]
+) -> Shader:
+    batch, m, n, k = (math.prod(s) for s in (spec.batch, spec.m, spec.n, spec.k))
+    kind, zero = register_type(spec.acc_dtype, target), literal(0, spec.acc_dtype, target)
+    product = Product(batch, m, n, k, kind, zero, tile_for(batch, m, n))
+    groups = len(spec.batch)
+    a_batch, a_m, a_k = _split(spec.a.strides, groups, len(spec.m))
+    b_batch, b_k, b_n = _split(spec.b.strides, groups, len(spec.k))
+    left = MatrixSide("a0", "m", "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind)
+    right = MatrixSide("a1", "n", "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind)
+    left.ragged, right.ragged = m % product.tile.height != 0, n % product.tile.width != 0
+    emitter = BodyEmitter(target)
+    stored = {s.memory.name for s in epilogue.stores}
+    vectors = [i for i, side in enumerate((left, right)) if side.vector]
+    declarations = bind_arguments(emitter, args, stored, bases, vectors) + product.declarations(right)
+    group, columns, rows = workgroup_grid(product.groups)
+    product.place(emitter.line, group)
+    emitter.line(f"let a_start = {bases[0]} + {offset('batch', spec.batch, a_batch)};")
+    emitter.line(f"let b_start = {bases[1]} + {offset('batch', spec.batch, b_batch)};")
+    product.sums(emitter.line, left, right)
+
+    def each() -> None:
+        emitter.bind_value(epilogue.acc, "total")
+        variables: list[Var] = list(epilogue.index)
         for flat, sizes in (("batch", spec.batch), ("m", spec.m), ("n", spec.n)):
-            for part, size in zip(_parts(flat, sizes), sizes, strict=True):
+            for part, size in zip(parts_of(flat, sizes), sizes, strict=True):
                 emitter.bind_index(variables.pop(0), part, size)
-        emitter.body(self.epilogue.stores)
-        line("}")
-        line("}")
+        emitter.body(epilogue.stores)
+
+    product.finish(emitter, each)
+    source = module_source(declarations, emitter.lines, target, INVOCATIONS)
+    return Shader(source, len(args), (columns, rows))
 
 
 def _split(strides: Sequence[Any], batch: int, first: int) -> tuple[list[int], list[int], list[int]]:
@@ -175,17 +174,7 @@ def _split(strides: Sequence[Any], batch: int, first: int) -> tuple[list[int], l
     return whole[:batch], whole[batch : batch + first], whole[batch + first :]
 
 
-def _parts(flat: str, sizes: Sequence[int]) -> list[str]:
-    """The index of each dimension, from one flat index over all of them."""
-    parts = []
-    inner = math.prod(sizes)
-    for i, size in enumerate(sizes):
-        inner //= size
-        part = flat if inner == 1 else f"({flat} / {inner})"
-        parts.append(part if i == 0 else f"({part} % {size})")
-    return parts
-
-
-def _offset(flat: str, sizes: Sequence[int], strides: Sequence[int]) -> str:
-    terms = [f"{part} * {stride}" for part, stride in zip(_parts(flat, sizes), strides, strict=True) if stride]
+def offset(flat: str, sizes: Sequence[int], strides: Sequence[int]) -> str:
+    """How many elements from the start the flat index over `sizes` is, as an expression."""
+    terms = [f"{part} * {stride}" for part, stride in zip(parts_of(flat, sizes), strides, strict=True) if stride]
     return "(" + " + ".join(terms or ["0"]) + ")"
