@@ -21,6 +21,7 @@ from rlx.driver.memory import DeviceMemory
 from rlx.errors import BrokenBackend, UsageError
 from rlx.testing.conformance import Case, Expectations, Programs, Score, all_cases, conform, kit, run_case
 from rlx.testing.conformance.case import Subject
+from rlx.testing.conformance.lost_device import lose
 from rlx.testing.conformance.script import check, simulate
 from rlx.testing.conformance.suites.queue_graphs import random_script
 
@@ -164,6 +165,15 @@ def test_an_account_that_loses_bytes_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     memory = DeviceMemory(REFERENCE, REFERENCE.backend.memory(0))
     monkeypatch.setitem(sys.modules["rlx.driver.memory"]._memories, (REFERENCE, "device"), memory)
     assert "allocator/bytes_in_use_follow_what_is_held" in _failed("allocator")
+
+
+def test_a_device_that_comes_back_is_seen(opaque: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = opaque.backend.memory(opaque.ordinal)
+    monkeypatch.setattr(memory, "lost", False)
+    assert set(lose(opaque).values()) == {None}
+    monkeypatch.setattr(memory, "lost", False)
+    monkeypatch.setattr(type(memory), "synchronize", lambda self: None)
+    assert "every_operation_raises_it" in {promise for promise, broken in lose(opaque).items() if broken}
 
 
 # -- random queue graphs ----------------------------------------------------------------------------------------------

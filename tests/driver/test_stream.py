@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from rlx.driver import HOST, Buffer, CommandStream, Device, Event, device_memory
-from rlx.errors import BufferFreed, BufferReadOnly, DeviceError, EventError, EventTimeout
+from rlx.driver import HOST, Buffer, CommandStream, Device, Event, Semaphore, device_memory
+from rlx.errors import BufferFreed, BufferReadOnly, DeviceError, DeviceLost, EventError, EventTimeout
 from rlx.ir.dtypes import f32
 from rlx.ir.types import TensorType
 
@@ -416,3 +416,44 @@ print("leaving", flush=True)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
+
+
+# -- devices with a queue of their own --------------------------------------------------------------------------------
+
+
+def test_whoever_waits_for_a_stream_waits_for_the_devices_own_queue(
+    opaque: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer, log = Buffer.empty(FOUR, opaque), []
+    monkeypatch.setattr(device_memory(opaque).backend, "synchronize", lambda: log.append("device"))
+    with CommandStream(opaque) as stream:
+        for wait in (
+            stream.synchronize,
+            lambda: stream.record(Event()).wait(SOON),
+            lambda: (stream.signal(semaphore := Semaphore(), 1), semaphore.wait(1, SOON)),
+            lambda: stream.run_now(_append([], 1)),
+        ):
+            stream.fill(buffer, 1)
+            log.clear()
+            wait()
+            assert log == ["device"] * len(log)
+            assert log
+
+
+def test_a_lost_device_fails_the_streams_that_need_it_and_the_host_goes_on(
+    opaque: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, here = Buffer.empty(FOUR, opaque), Buffer.empty(FOUR)
+    with CommandStream(opaque) as lost, CommandStream() as host:
+        monkeypatch.setattr(device_memory(opaque).backend, "lost", True)
+        lost.fill(there, 1)
+        host.copy(here, there)
+        for stream in (lost, host):
+            with pytest.raises(DeviceLost, match="the device Opaque is lost"):
+                stream.synchronize()
+            stream.reset()
+        with pytest.raises(DeviceLost):
+            lost.synchronize()
+        host.fill(here, 2)
+        host.synchronize()
+    assert here.numpy().tolist() == [2] * 4

@@ -31,6 +31,10 @@ class OpaqueBackend:
     def memory(self, ordinal: int) -> OpaqueMemory:
         return self.memories[ordinal]
 
+    def lose_device(self, ordinal: int) -> None:
+        """Lose a device for good, so that the conformance kit can see what happens then."""
+        self.memories[ordinal].lost = True
+
     def target_key(self, device: Device, options: Any) -> dict[str, str]:
         """An artefact is the graph's text, the same for every device."""
         return {"form": "graph text 1"}

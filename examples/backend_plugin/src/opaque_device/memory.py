@@ -6,13 +6,18 @@ import ctypes
 import threading
 from bisect import bisect_right
 
+from rlx.errors import DeviceLost
+
 CAPACITY = 8 << 20
 _FIRST = 1 << 52
 _APART = 4096
 
 
 class OpaqueMemory:
-    """See `rlx.driver.MemoryBackend` for what each method promises. calls: what was asked for, for tests."""
+    """See `rlx.driver.MemoryBackend` for what each method promises.
+
+    calls: what was asked for, for tests. lost: True once the device is gone, and what was on it.
+    """
 
     host_visible = False
     capacity_bytes = CAPACITY
@@ -21,11 +26,13 @@ class OpaqueMemory:
         self.next = _FIRST
         self.ranges: dict[int, bytearray] = {}
         self.calls: list[str] = []
+        self.lost = False
         self._used = 0
         self._lock = threading.RLock()  # a garbage collection in one call may free in another, on the same thread
 
     def allocate(self, nbytes: int, alignment: int) -> int:
         with self._lock:
+            self.synchronize()
             if nbytes + self._used > CAPACITY:
                 raise MemoryError(f"the device holds {CAPACITY} bytes")
             self._used += nbytes
@@ -54,9 +61,15 @@ class OpaqueMemory:
         self.calls.append("fill")
         self._place(destination, len(pattern) * count)[:] = pattern * count
 
+    def synchronize(self) -> None:
+        """See `rlx.driver.AsynchronousMemory`: nothing is ever under way here, but a lost device is found."""
+        if self.lost:
+            raise DeviceLost("the device Opaque is lost", hint="start the process again")
+
     def _place(self, address: int, nbytes: int) -> memoryview:
         """The bytes at an address; a range that leaves its allocation is a defect of the caller."""
         with self._lock:
+            self.synchronize()
             starts = sorted(self.ranges)
             start = starts[bisect_right(starts, address) - 1]
             content = self.ranges[start]

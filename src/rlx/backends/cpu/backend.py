@@ -7,6 +7,7 @@ something must be compiled.
 from __future__ import annotations
 
 import platform
+from typing import ClassVar
 
 from rlx.backends.cpu.executable import CpuExecutable
 from rlx.backends.cpu.host import cpu_flags, cpu_name, memory_bytes, resolve_target, supported_targets
@@ -24,6 +25,10 @@ class CpuBackend:
 
     kind = "cpu"
     compiler = "rlx.backends.cpu.compiler"
+    #: What the conformance kit is told (see `rlx.testing.conformance`).
+    conformance: ClassVar[dict[str, dict[str, str]]] = {
+        "unsupported": {"device_loss/*": "the processor and its memory cannot be lost while the process lives"}
+    }
 
     def device_count(self) -> int:
         return 1
@@ -41,7 +46,7 @@ class CpuBackend:
 
     def target_key(self, device: Device, options: Options) -> dict[str, str]:
         return {
-            "instructions": resolve_target(options.target),
+            "instructions": resolve_target(options.target, options.precision),
             "machine": platform.machine(),
             "system": platform.system(),
         }

@@ -14,6 +14,8 @@ Options. There is no instruction set, no thread and no arena here for an option 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rlx.backends.reference.executable import ReferenceExecutable
 from rlx.driver import HOST_MEMORY, Artifact, Device, DeviceProperties, HostMemory
 from rlx.errors import DriverError
@@ -25,6 +27,10 @@ class ReferenceBackend:
 
     kind = "reference"
     compiler = "rlx.backends.reference.compiler"
+    #: What the conformance kit is told (see `rlx.testing.conformance`).
+    conformance: ClassVar[dict[str, dict[str, str]]] = {
+        "unsupported": {"device_loss/*": "the interpreter computes in the process itself, which cannot lose it"}
+    }
 
     def device_count(self) -> int:
         return 1

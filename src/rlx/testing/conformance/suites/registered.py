@@ -8,6 +8,7 @@ from rlx.testing.conformance.suites import (
     arena,
     buffers,
     command_buffers,
+    device_loss,
     devices,
     dlpack,
     events,
@@ -26,6 +27,6 @@ SUITES: tuple[Suite, ...] = tuple(
     module.SUITE
     for module in (
         devices, buffers, views, transfers, dlpack, allocator, arena, streams, events, semaphores, command_buffers,
-        handles, failures, memory_limits, threads, queue_graphs,
+        handles, failures, memory_limits, threads, device_loss, queue_graphs,
     )
 )  # fmt: skip
