@@ -5,6 +5,9 @@ stays in registers while the loop over k loads `vectors` vectors of b and broadc
 constants of the code, so that each access is one displacement from two moving pointers. The tile function is private to
 its module and shared by all kernels that need the same one.
 
+Where the instruction set multiplies pairs of bf16 into f32 sums, an operand's elements are 32-bit words, each of two
+neighbours along k, and a step of the loop takes a word.
+
 Order of sums: k ascending, one fused (on targets without the instruction: separate) multiply and add a step. It depends
 on nothing but k.
 """
@@ -16,10 +19,10 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from rlx.codegen.llvm.types import I8, I64, PTR, VOID, constant, register_type
+from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, constant, register_type
 from rlx.codegen.llvm.values import ValueEmitter, function_attributes
 from rlx.codegen.target import Target
-from rlx.ir.dtypes import DType
+from rlx.ir.dtypes import DType, bf16, f32
 
 #: Multiply-adds that hide the counting of one turn of the tile's loop.
 _TURN = 16
@@ -31,6 +34,8 @@ class TileCode:
 
     rows, vectors: accumulators, rows by vectors of lanes.
     a_row, a_k: from one row, one k of a to the next; b_k: from one k of b to the next (a row of b is contiguous).
+    c_row: from one row of sums to the next; 0: without gaps.
+    factors: what the operands' words hold; None where they hold an element of `dtype` each.
     """
 
     dtype: DType
@@ -39,6 +44,8 @@ class TileCode:
     a_row: int
     a_k: int
     b_k: int
+    c_row: int = 0
+    factors: DType | None = None
 
     @property
     def unroll(self) -> int:
@@ -47,7 +54,28 @@ class TileCode:
 
     @property
     def name(self) -> str:
-        return f"tile_{self.dtype.name}_{self.rows}x{self.vectors}_{self.a_row}_{self.a_k}_{self.b_k}"
+        strides = f"{self.a_row}_{self.a_k}_{self.b_k}_{self.c_row}"
+        factors = f"{self.factors.name}_" if self.factors else ""
+        return f"tile_{factors}{self.dtype.name}_{self.rows}x{self.vectors}_{strides}"
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+def words_of_products(target: Target, factors: DType, sums: DType) -> int:
+    """How many neighbours along k one multiply-add takes: 1 where the operands are converted to the sums' dtype."""
+    pairs = factors is bf16 and sums is f32 and target.has("avx512bf16")
+    return 2 if pairs else 1
 
 
 def registers(target: Target) -> int:
@@ -58,7 +86,7 @@ def registers(target: Target) -> int:
 def tile_function(module: ir.Module, target: Target, code: TileCode) -> ir.Function:
     """The module's function `void tile(ptr a, ptr b, i64 k, ptr c)`, k >= 1, emitted on first use.
 
-    c receives rows x vectors x lanes sums, row by row, without gaps. Loads need the alignment of one element only.
+    c receives rows x vectors x lanes sums, row by row. Loads need the alignment of one element only.
     """
     found = module.globals.get(code.name)
     if found is not None:
@@ -77,10 +105,12 @@ class _Tile:
     def __init__(self, function: ir.Function, target: Target, code: TileCode) -> None:
         self.function = function
         self.code = code
-        self.element = register_type(code.dtype)
+        self.element = register_type(code.dtype) if code.factors is None else I32
         self.lanes = target.lanes(code.dtype.bits)
         self.vector = ir.VectorType(self.element, self.lanes)
+        self.sum = ir.VectorType(register_type(code.dtype), self.lanes)
         self.size = code.dtype.itemsize
+        self.align = (code.factors or code.dtype).itemsize
         self.values = ValueEmitter(function.module, ir.IRBuilder(function.append_basic_block("entry")), target)
 
     @property
@@ -90,14 +120,16 @@ class _Tile:
     def emit(self) -> None:
         a, b, k, c = self.function.args
         unroll = self.code.unroll
-        sums: list[ir.Value] = [constant(self.vector, 0)] * (self.code.rows * self.code.vectors)
+        sums: list[ir.Value] = [constant(self.sum, 0)] * (self.code.rows * self.code.vectors)
         if unroll > 1:
             turns = self.builder.sub(k, self.builder.urem(k, I64(unroll)))
             a, b, sums = self._loop(a, b, turns, sums, unroll)
             k = self.builder.sub(k, turns)
         _, _, sums = self._loop(a, b, k, sums, 1)
+        pitch = self.code.c_row or self.code.vectors * self.lanes
         for i, value in enumerate(sums):
-            self.builder.store(value, self._at(c, i * self.lanes), align=self.size)
+            row, vector = divmod(i, self.code.vectors)
+            self.builder.store(value, self._at(c, row * pitch + vector * self.lanes), align=self.size)
         self.builder.ret_void()
 
     def _loop(
@@ -139,19 +171,23 @@ class _Tile:
         result = list(sums)
         for row in range(code.rows):
             pointer = self._at(a, step * code.a_k + row * code.a_row)
-            one = self.values.splat(self.builder.load(pointer, align=self.size, typ=self.element), self.lanes)
+            one = self.values.splat(self.builder.load(pointer, align=self.align, typ=self.element), self.lanes)
             for j, column in enumerate(columns):
                 at = row * code.vectors + j
                 result[at] = self._multiply_add(one, column, result[at])
         return result
 
     def _multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        if self.code.factors is not None:
+            pairs = ir.VectorType(_BFloat(), 2 * self.lanes)
+            a, b = (self.builder.bitcast(v, pairs) for v in (a, b))
+            return self.values.call("llvm.x86.avx512bf16.dpbf16ps.512", self.sum, [c, a, b])
         if self.code.dtype.is_float:
             return self.values.fma(a, b, c)
         return self.builder.add(self.builder.mul(a, b), c)
 
     def _load_vector(self, pointer: ir.Value, offset: int) -> ir.Value:
-        return self.builder.load(self._at(pointer, offset), align=self.size, typ=self.vector)
+        return self.builder.load(self._at(pointer, offset), align=self.align, typ=self.vector)
 
     def _at(self, pointer: ir.Value, offset: int) -> ir.Value:
         return self.builder.gep(pointer, [I64(offset * self.size)], source_etype=I8) if offset else pointer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rlx.backends.cpu.attention import attention_kernel
 from rlx.backends.cpu.conv import conv_kernels
 from rlx.backends.cpu.gemm_joined import joined_kernels
 from rlx.backends.cpu.matmul import matmul_kernels
@@ -25,7 +26,7 @@ from rlx.codegen.target import Target
 
 
 class CpuTemplates:
-    """The matrix and convolution templates for `target`; pure, so any thread may use it."""
+    """The matrix, convolution and attention templates for `target`; pure, so any thread may use it."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -40,4 +41,4 @@ class CpuTemplates:
         return conv_kernels(self.target, spec, epilogue)
 
     def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None:
-        return None
+        return attention_kernel(self.target, spec, epilogue)

@@ -1,0 +1,61 @@
+"""How attention is cut: register tiles, blocks of queries for each grid index, blocks of keys that stay in cache."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rlx.backends.cpu.gemm_plan import choose_tile
+from rlx.backends.cpu.gemm_tile import registers
+from rlx.codegen.target import Target
+from rlx.ir.dtypes import DType
+
+#: Keys of one block at most: a tile's scores and a block of keys and values stay in the first two levels of cache.
+MOST_KEYS = 256
+#: Queries of one grid index at most: their sums stay in the second-level cache.
+_MOST_QUERIES = 256
+#: Grid indices that an attention should have at least, so that threads share them evenly.
+_ITEMS = 8
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """rows: queries of one register tile, for scores and for sums.
+
+    score_columns, value_columns: columns of the tiles of q k^T and of weights times v, whole vectors.
+    queries: of one grid index, whole tiles unless it is all. keys: of one block, whole tiles of scores.
+    """
+
+    lanes: int
+    rows: int
+    score_columns: int
+    value_columns: int
+    queries: int
+    keys: int
+
+    @property
+    def score_vectors(self) -> int:
+        return self.score_columns // self.lanes
+
+    @property
+    def value_vectors(self) -> int:
+        return self.value_columns // self.lanes
+
+
+def plan_attention(
+    target: Target, dtype: DType, batch: int, queries: int, keys: int, depth: int, width: int
+) -> AttentionPlan:
+    """For `batch` attentions of `queries` to `keys` over `depth`, with values of `width`."""
+    lanes = target.lanes(dtype.bits)
+    tile = choose_tile(target, dtype, batch, queries, width, min(keys, MOST_KEYS))
+    spare = 0 if target.has_fma else 1
+    vectors = 1
+    while tile.rows * (vectors + 1) + vectors + 2 + spare <= registers(target) and vectors * lanes < keys:
+        vectors += 1
+    columns = vectors * lanes
+    even = keys / -(-keys // MOST_KEYS)
+    block = math.ceil(even / columns) * columns
+    tiles = -(-queries // tile.rows)
+    query_blocks = max(-(-queries // _MOST_QUERIES), min(tiles // 2, -(-_ITEMS // batch)), 1)
+    rows = queries if query_blocks == 1 else -(-tiles // query_blocks) * tile.rows
+    return AttentionPlan(lanes, tile.rows, columns, tile.columns, rows, block)
