@@ -70,10 +70,10 @@ def bind_arguments(
 
 
 class MatrixSide:
-    """One operand of a product, as `tiles.Operand` wants it. vector: along which dimension four elements lie in one.
+    """One operand of a product, as `tiles.Operand` wants it. vector: four elements of a piece are one vector in memory.
 
     name: of its array. letter: m for the left side, whose vectors run along k, n for the right one, whose run along n.
-    sizes, strides: of the outer dimensions; k_sizes, k_strides: of k's. whole: no piece reaches past k.
+    outer, k: (sizes, strides) of the outer dimensions and of k's. base, others: what else is added to each address.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class MatrixSide:
     ) -> None:
         self.name, self.letter, self.start, self.zero, self.kind = name, letter, start, zero, kind
         (self.sizes, self.strides), (self.k_sizes, self.k_strides) = outer, k
-        self.outer, self.k = math.prod(self.sizes), math.prod(self.k_sizes)
+        self.k = math.prod(self.k_sizes)
         near = abs(self.k_strides[-1]) if self.k_strides else 1 << 30
         far = abs(self.strides[-1]) if self.strides else 1 << 30
         self.along_k = near <= far
@@ -110,28 +110,20 @@ class MatrixSide:
     def load(self, line: Callable[[str], None], piece: int, k: str, into: str) -> None:
         line("{")
         line(f"let k = {k};")
+        ragged = self.k % DEPTH != 0
         if self.vector:
-            address = f"({self.name}p{piece}_0 + {offset('k', self.k_sizes, self.k_strides)}) / 4"
-            inside = self._inside(f"{self.name}i{piece}_0", "k")
-            value = f"{self.name}[{address}]"
-            line(f"{into} = {f'select(vec4<{self.kind}>({self.zero}), {value}, {inside})' if inside else value};")
+            value = f"{self.name}[({self.name}p{piece}_0 + {offset('k', self.k_sizes, self.k_strides)}) / 4]"
+            none = f"vec4<{self.kind}>({self.zero})"
+            line(f"{into} = {f'select({none}, {value}, k < {self.k})' if ragged else value};")
         else:
             for c in range(4):
                 outer, step = (0, c) if self.letter == "m" else (c, 0)
                 line(f"let k_{c} = k{f' + {step}' if step else ''};")
                 address = f"{self.name}p{piece}_{outer} + {offset(f'k_{c}', self.k_sizes, self.k_strides)}"
-                inside = self._inside(f"{self.name}i{piece}_{outer}", f"k_{c}")
                 value = f"{self.name}[{address}]"
-                line(f"let x{c} = {f'select({self.zero}, {value}, {inside})' if inside else value};")
+                line(f"let x{c} = {f'select({self.zero}, {value}, k_{c} < {self.k})' if ragged else value};")
             line(f"{into} = vec4<{self.kind}>(x0, x1, x2, x3);")
         line("}")
-
-    def _inside(self, outer: str, k: str) -> str:
-        tests = [f"{outer} < {self.outer}"] if self.ragged else []
-        tests += [f"{k} < {self.k}"] if self.k % DEPTH else []
-        return " && ".join(tests)
-
-    ragged = True  # whether tiles reach past the outer dimension
 
 
 def _shader(
@@ -145,7 +137,6 @@ def _shader(
     b_batch, b_k, b_n = _split(spec.b.strides, groups, len(spec.k))
     left = MatrixSide("a0", "m", "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind)
     right = MatrixSide("a1", "n", "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind)
-    left.ragged, right.ragged = m % product.tile.height != 0, n % product.tile.width != 0
     emitter = BodyEmitter(target)
     stored = {s.memory.name for s in epilogue.stores}
     vectors = [i for i, side in enumerate((left, right)) if side.vector]

@@ -1,9 +1,10 @@
-"""Kernels that loops cannot express well, for WebGPU: tiled matrix products. Convolutions run as loops."""
+"""Kernels that loops cannot express well, for WebGPU: matrix products and convolutions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rlx.backends.webgpu.conv import conv_kernel
 from rlx.backends.webgpu.matmul import tiled_matmul
 from rlx.codegen.kernel import TemplateKernel
 from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, JoinedKernels, MatmulKernels, MatmulSpec
@@ -24,7 +25,8 @@ class WebGpuTemplates:
         return None
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
-        return None
+        kernel = conv_kernel(spec, epilogue, self.target)
+        return None if kernel is None else ConvKernels(None, 0, kernel)
 
     def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None:
         return None

@@ -60,8 +60,9 @@ class Operand(Protocol):
 
     along_k: neighbouring invocations should load neighbours along k (else along the outer dimension, m or n).
     begin: lines before the loop over k, for piece `piece`, whose outer index starts at the expression `outer`.
-    load: lines that leave the piece's elements at steps `k`... in the variable `into`, zero where there are none. The
-        left side's four are at k to k + 3 and `outer`; the right side's at k and `outer` to `outer` + 3.
+    load: lines that leave the piece's elements in the variable `into`. The left side's four are at `k` to `k` + 3 and
+        `outer`, the right side's at `k` and `outer` to `outer` + 3. They are zero past the end of k; past that of
+        the outer dimension they are anything, as those sums are dropped.
     """
 
     along_k: bool

@@ -1,0 +1,210 @@
+"""Convolutions as tiles of one product, the image unfolded as it is loaded; or one output an invocation.
+
+In tiles, rows are a group's features, columns the places of the output, k the channels and places of the kernel: an
+implicit GEMM (Chetlur et al., cuDNN, 2014). Groups of few features, depthwise ones above all, have nothing to share:
+there each invocation sums one output by itself, neighbours along the image's last dimension.
+
+Any stride, padding, dilation of kernel or image, and number of groups; f32, i32 and u32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from rlx.backends.webgpu.matmul import TAKEN, MatrixSide, bind_arguments, template
+from rlx.backends.webgpu.tiles import DEPTH, INVOCATIONS, Product, tile_for
+from rlx.codegen.kernel import Cost, Memory, TemplateKernel
+from rlx.codegen.lower import ConvSpec, Epilogue
+from rlx.codegen.wgsl import WgslTarget
+from rlx.codegen.wgsl.body import BodyEmitter, parts_of
+from rlx.codegen.wgsl.kernel import Shader, module_source, workgroup_grid
+from rlx.codegen.wgsl.types import literal, register_type
+
+#: Invocations of a workgroup of the direct kernel.
+_ALONE = 64
+#: Products of one sum that one invocation should not walk alone.
+_LONG = 8192
+
+
+def conv_kernel(spec: ConvSpec, epilogue: Epilogue, target: WgslTarget) -> TemplateKernel | None:
+    """The kernel of a convolution, with arguments (x, w, *epilogue.args); None where it is left to loops."""
+    if spec.x_dtype not in TAKEN or spec.w_dtype is not spec.x_dtype or spec.acc_dtype is not spec.x_dtype:
+        return None
+    args = (spec.x, spec.w, *epilogue.args)
+    if len(args) > target.max_bindings:
+        return None
+    features, places = spec.features // spec.groups, spec.batch * math.prod(spec.out)
+    k = spec.channels // spec.groups * math.prod(spec.kernel)
+    tiled = features >= 8 and k >= 8
+    if k == 0 or (places < 16 and k >= 64) or (not tiled and k >= _LONG):  # workgroups share the loops' rows
+        return None
+    outputs = spec.groups * features * places
+    image = spec.batch * spec.channels * math.prod(spec.size)
+    cost = Cost(outputs * (2.0 * k + epilogue.flops), 4.0 * (image + spec.features * k + outputs))
+    emit = _tiled if tiled else _direct
+    return template(
+        "conv" if tiled else "direct_conv", args, outputs, lambda bases: emit(spec, epilogue, args, target, bases), cost
+    )
+
+
+class _Image:
+    """Where the image's elements are: the place of an output and a place of the kernel give an address and a condition.
+
+    `at` names the variables of one output's place.
+    """
+
+    def __init__(self, spec: ConvSpec) -> None:
+        self.spec = spec
+        self.strides = [int(s) for s in spec.x.strides]
+        self.dilated = [(n - 1) * step + 1 for n, step in zip(spec.size, spec.lhs_dilation, strict=True)]
+
+    def begin(self, line: Callable[[str], None], at: str, start: str, batch: str, out: Sequence[str]) -> None:
+        """Variables for the output at `out` of `batch`, in the channels that begin at `start`."""
+        terms = [start, f"{batch} * {self.strides[0]}"]
+        for d, place in enumerate(out):
+            low = self.spec.padding[d][0]
+            line(f"let {at}_{d} = {place} * {self.spec.strides[d]} - {low};")
+            if self.spec.lhs_dilation[d] == 1:
+                terms.append(f"{at}_{d} * {self.strides[2 + d]}")
+        line(f"let {at}_a = {' + '.join(terms)};")
+
+    def element(self, at: str, channel: str, kernel: Sequence[str]) -> tuple[str, list[str]]:
+        """(address, what must hold for there to be an element) at a channel of the group and a place of the kernel."""
+        spec, tests = self.spec, []
+        terms = [f"{at}_a", f"{channel} * {self.strides[1]}"]
+        for d, place in enumerate(kernel):
+            step, dilation, stride = spec.rhs_dilation[d], spec.lhs_dilation[d], self.strides[2 + d]
+            position = f"({at}_{d} + {place} * {step})"
+            low, reach = spec.padding[d][0], (spec.out[d] - 1) * spec.strides[d] + (spec.kernel[d] - 1) * step
+            if low > 0 or reach - low >= self.dilated[d]:
+                tests.append(f"u32({position}) < {self.dilated[d]}u")
+            if dilation == 1:
+                terms.append(f"{place} * {step * stride}")
+            else:
+                tests.append(f"{position} % {dilation} == 0")
+                terms.append(f"{position} / {dilation} * {stride}")
+        return " + ".join(terms), tests
+
+
+class _Unfolded:
+    """The image as the right side of a product: see `tiles.Operand`. order: of k's dimensions, as places in (C, *K)."""
+
+    def __init__(self, spec: ConvSpec, order: Sequence[int], start: str, zero: str, kind: str) -> None:
+        self.spec, self.order, self.start, self.zero, self.kind = spec, order, start, zero, kind
+        self.image = _Image(spec)
+        sizes = (spec.channels // spec.groups, *spec.kernel)
+        self.sizes = [sizes[d] for d in order]
+        self.k = math.prod(sizes)
+        self.along_k = order[-1] == 0
+
+    def begin(self, line: Callable[[str], None], piece: int, outer: str) -> None:
+        for c in range(4):
+            line(f"let n{piece}_{c} = {outer} + {c};")
+            batch, *out = parts_of(f"n{piece}_{c}", (self.spec.batch, *self.spec.out))
+            self.image.begin(line, f"x{piece}_{c}", self.start, batch, out)
+
+    def load(self, line: Callable[[str], None], piece: int, k: str, into: str) -> None:
+        line("{")
+        line(f"let k = {k};")
+        for d, part in zip(self.order, parts_of("k", self.sizes), strict=True):
+            line(f"let k_{d} = {part};")
+        for c in range(4):
+            kernel = [f"k_{d + 1}" for d in range(len(self.spec.kernel))]
+            address, tests = self.image.element(f"x{piece}_{c}", "k_0", kernel)
+            tests += [f"k < {self.k}"] if self.k % DEPTH else []
+            line(f"let e{c} = {_where(tests, f'a0[{address}]', self.zero)};")
+        line(f"{into} = vec4<{self.kind}>(e0, e1, e2, e3);")
+        line("}")
+
+
+def _tiled(
+    spec: ConvSpec, epilogue: Epilogue, args: tuple[Memory, ...], target: WgslTarget, bases: Sequence[int]
+) -> Shader:
+    features, places = spec.features // spec.groups, spec.batch * math.prod(spec.out)
+    kind, zero = register_type(spec.acc_dtype, target), literal(0, spec.acc_dtype, target)
+    rank = len(spec.kernel)
+    channels_last = spec.x.strides[1] == 1 and spec.channels > spec.groups
+    order = (*range(1, rank + 1), 0) if channels_last else tuple(range(rank + 1))
+    right = _Unfolded(spec, order, "x_start", zero, kind)
+    steps = [int(s) for s in spec.w.strides]
+    weights = _joined([(right.sizes[i], steps[1 + d]) for i, d in enumerate(order)])
+    per_group = features * steps[0]
+    left = MatrixSide("a1", "m", "w_start", ((features,), (steps[0],)), weights, bases[1], (per_group,), zero, kind)
+    product = Product(spec.groups, features, places, right.k, kind, zero, tile_for(spec.groups, features, places))
+    emitter = BodyEmitter(target)
+    stored = {s.memory.name for s in epilogue.stores}
+    declarations = bind_arguments(emitter, args, stored, bases, (1,) if left.vector else ())
+    declarations += product.declarations(right)
+    group, columns, rows = workgroup_grid(product.groups)
+    product.place(emitter.line, group)
+    emitter.line(f"let w_start = {bases[1]} + batch * {per_group};")
+    emitter.line(f"let x_start = {bases[0]} + batch * {spec.channels // spec.groups * int(spec.x.strides[1])};")
+    product.sums(emitter.line, left, right)
+    product.finish(emitter, lambda: _store(emitter, epilogue, spec, "n", f"batch * {features} + m"))
+    source = module_source(declarations, emitter.lines, target, INVOCATIONS)
+    return Shader(source, len(args), (columns, rows))
+
+
+def _direct(
+    spec: ConvSpec, epilogue: Epilogue, args: tuple[Memory, ...], target: WgslTarget, bases: Sequence[int]
+) -> Shader:
+    features, channels = spec.features // spec.groups, spec.channels // spec.groups
+    places, image = math.prod(spec.out), _Image(spec)
+    total = spec.batch * spec.features * places
+    zero = literal(0, spec.acc_dtype, target)
+    emitter = BodyEmitter(target)
+    line = emitter.line
+    declarations = bind_arguments(emitter, args, {s.memory.name for s in epilogue.stores}, bases)
+    group, columns, rows = workgroup_grid(-(-total // _ALONE))
+    line(f"let flat = i32({group} * {_ALONE}u + local);")
+    line(f"if (flat >= {total}) {{ return; }}")
+    batch, feature, *out = parts_of("flat", (spec.batch, spec.features, *spec.out))
+    line(f"let feature = {feature};")
+    start = f"{bases[0]} + feature / {features} * {channels * int(spec.x.strides[1])}"
+    image.begin(line, "x", start, batch, out)
+    line(f"let w_start = {bases[1]} + feature * {spec.w.strides[0]};")
+    line(f"var total = {zero};")
+    names = ["c", *(f"k{d}" for d in range(len(spec.kernel)))]
+    for name, n in zip(names, (channels, *spec.kernel), strict=True):
+        line(f"for (var {name} = 0i; {name} < {n}; {name} = {name} + 1i) {{")
+    address, tests = image.element("x", "c", names[1:])
+    weight = " + ".join(["w_start", *(f"{n} * {s}" for n, s in zip(names, spec.w.strides[1:], strict=True))])
+    line(f"let e = {_where(tests, f'a0[{address}]', zero)};")
+    line(f"total = total + e * a1[{weight}];")
+    for _ in names:
+        line("}")
+    line(f"let n = flat / {spec.features * places} * {places} + flat % {places};")
+    _store(emitter, epilogue, spec, "n", "feature")
+    source = module_source(declarations, emitter.lines, target, _ALONE)
+    return Shader(source, len(args), (columns, rows))
+
+
+def _store(emitter: BodyEmitter, epilogue: Epilogue, spec: ConvSpec, place: str, feature: str) -> None:
+    """The epilogue for the sum `total` of a feature, at `place`, which counts over (N, *S')."""
+    emitter.bind_value(epilogue.acc, "total")
+    batch, *out = parts_of(place, (spec.batch, *spec.out))
+    sizes = (spec.batch, spec.features, *spec.out)
+    for var, part, size in zip(epilogue.index, (batch, feature, *out), sizes, strict=True):
+        emitter.bind_index(var, part, size)
+    emitter.body(epilogue.stores)
+
+
+def _where(tests: Sequence[str], value: str, zero: str) -> str:
+    return f"select({zero}, {value}, {' && '.join(tests)})" if tests else value
+
+
+def _joined(dimensions: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """(sizes, strides) of the same walk through memory, in as few dimensions as it takes."""
+    sizes: list[int] = []
+    strides: list[int] = []
+    for size, stride in dimensions:
+        if size == 1:
+            continue
+        if sizes and strides[-1] == size * stride:
+            sizes[-1] *= size
+            strides[-1] = stride
+        else:
+            sizes.append(size)
+            strides.append(stride)
+    return sizes, strides
