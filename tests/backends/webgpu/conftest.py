@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from rlx.backends.webgpu.backend import WebGpuBackend
 from rlx.backends.webgpu.gpu import adapters, wgpu
 from rlx.driver import Device
+from rlx.driver.registry import registry
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,20 @@ def webgpu() -> Device:
     if not adapters(None):
         pytest.skip("no Vulkan, Metal or DX12 adapter; Debian's mesa-vulkan-drivers brings one in software")
     return Device("webgpu")
+
+
+@pytest.fixture(scope="session")
+def lesser(webgpu: Device) -> Callable[..., Device]:
+    """Makes a device that does without some of the adapter's limits and features: lesser(kind, lowered=, without=)."""
+
+    def make(kind: str, **less: object) -> Device:
+        registry._backends.setdefault(kind, WebGpuBackend(kind, None, **less))
+        return Device(kind)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def narrow(lesser: Callable[..., Device]) -> Device:
+    """A device without 64-bit integers in shaders, as in browsers and on Metal."""
+    return lesser("narrow", without={"shader-int64"})

@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlx.ir import GraphBuilder, all_ops, type_of
+from rlx.ir import GraphBuilder, all_ops, dtypes, type_of
 from rlx.ir.dtypes import from_numpy
+from rlx.ir.interpret import interpret
 from rlx.options import Options
 from rlx.runtime import Session
 from rlx.testing.op_samples import assert_close, evaluate_sample, iter_samples, ulp_distance
@@ -95,3 +96,40 @@ def test_compiled_op_matches_its_record(name, webgpu):
 def test_compiled_op_matches_its_record_in_every_dtype(name, optimize, webgpu):
     samples = [(s, e) for s, e in _samples(name) if not _dtypes(s, e) & NO_CODE]
     _check(name, samples, Options(cache=False, optimize=optimize), webgpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_ops_of_64_bit_integers_match_their_records_without_the_adapters(name, narrow):
+    samples = [(s, e) for s, e in _samples(name) if _dtypes(s, e) & {"i64", "u64"} and not _dtypes(s, e) & NO_CODE]
+    if samples:
+        _check(name, samples, Options(cache=False), narrow)
+
+
+BINARY = "add sub mul div rem pow min max and or xor shift_left shift_right_logical shift_right_arithmetic lt le eq ne"
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_64_bit_integers_are_exact_without_the_adapters(kind, narrow):
+    rng = np.random.default_rng(8)
+    info = np.iinfo(kind)
+    edges = np.array([info.min, info.min + 1, info.max, info.max - 1, 0, 1, 2, 63, 64, 2**31, 2**32, 2**32 + 1], kind)
+    x, y = (
+        np.concatenate(
+            [np.repeat(edges, 12), rng.integers(info.min, info.max, 200, kind) >> rng.integers(0, 64, 200, kind)]
+        )
+        for _ in range(2)
+    )
+    y[:144] = np.tile(edges, 12)
+    b = GraphBuilder("wide")
+    v, w = (b.input(name, type_of(array)) for name, array in (("x", x), ("y", y)))
+    outputs = {op: b.emit(op, v, w) for op in BINARY.split()}
+    outputs |= {
+        op: b.emit(op, v) for op in ("neg", "abs", "sign", "not", "popcnt", "clz") if kind is np.int64 or op != "neg"
+    }
+    for to in (dtypes.f32, dtypes.f16, dtypes.i32, dtypes.u8, dtypes.bool_, dtypes.u64, dtypes.i64):
+        outputs[f"to {to}"] = b.emit("convert", v, dtype=to)
+    graph = b.build(outputs)
+    got = Session(narrow, Options(cache=False)).compile(graph).run({"x": x, "y": y})
+    for name, expected in interpret(graph, {"x": x, "y": y}).items():
+        np.testing.assert_array_equal(got[name], expected, err_msg=name)

@@ -7,6 +7,7 @@ WGSL, which the driver compiles when it is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import ClassVar
 
@@ -17,9 +18,15 @@ from rlx.driver import Artifact, Device, DeviceProperties
 from rlx.errors import DriverError
 from rlx.options import Options
 
+#: Limits that shape code.
+_SHAPING = ("max-storage-buffers-per-shader-stage", "max-storage-buffer-binding-size", "max-buffer-size")
+
 
 class WebGpuBackend:
-    """Adapters of one API, or of any. See `rlx.driver.Backend`."""
+    """Adapters of one API, or of any. See `rlx.driver.Backend`.
+
+    lowered, without: limits and features that its devices are to do without; see `Gpu`.
+    """
 
     compiler = "rlx.backends.webgpu.compiler"
     #: What the conformance kit is told (see `rlx.testing.conformance`).
@@ -33,9 +40,13 @@ class WebGpuBackend:
         }
     }
 
-    def __init__(self, kind: str, api: str | None) -> None:
+    def __init__(
+        self, kind: str, api: str | None, *, lowered: Mapping[str, int] | None = None, without: Collection[str] = ()
+    ) -> None:
         self.kind = kind
         self._api = api
+        held = cache(lambda ordinal: Gpu(adapters(api)[ordinal], lowered, without))
+        self._gpu: Callable[[int], Gpu] = held if lowered or without else lambda ordinal: gpu(api, ordinal)
         self.memory = cache(self._memory)
 
     def device_count(self) -> int:
@@ -57,22 +68,18 @@ class WebGpuBackend:
         return WebGpuMemory(lambda: self._gpu(ordinal))
 
     def target_key(self, device: Device, options: Options) -> dict[str, str]:
-        """WGSL depends on the language's extensions and on how many buffers a shader may bind, on nothing else."""
+        """WGSL depends on the language's extensions, on how many buffers a shader may bind, and on their sizes."""
         opened = self._gpu(device.ordinal)
-        bindings = opened.limits["max-storage-buffers-per-shader-stage"]
-        return {"features": ",".join(sorted(opened.features)), "bindings": str(bindings)}
+        return {"features": ",".join(sorted(opened.features)), **{name: str(opened.limits[name]) for name in _SHAPING}}
 
     def load(self, artifact: Artifact, device: Device, options: Options) -> WebGpuExecutable:
-        if artifact.backend not in KINDS:
+        if artifact.backend not in (self.kind, *KINDS):
             raise DriverError(f"an artefact compiled for {artifact.backend!r} cannot run on {device}")
         return WebGpuExecutable(artifact, device, options, self.memory(device.ordinal))
 
     def lose_device(self, ordinal: int) -> None:
         """Lose the device as a reset of its driver would, for the conformance kit; it stays lost."""
         self._gpu(ordinal).lose()
-
-    def _gpu(self, ordinal: int) -> Gpu:
-        return gpu(self._api, ordinal)
 
 
 #: What the entry points name.

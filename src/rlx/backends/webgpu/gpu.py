@@ -13,6 +13,7 @@ process lives.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -58,15 +59,19 @@ def adapters(api: str | None) -> tuple[Any, ...]:
 
 
 class Gpu:
-    """One opened device. lost: why it is gone, or None."""
+    """One opened device. lost: why it is gone, or None.
 
-    def __init__(self, adapter: Any) -> None:
+    lowered, without: limits and features that the adapter has and this device is to do without, as other adapters must.
+    """
+
+    def __init__(self, adapter: Any, lowered: Mapping[str, int] | None = None, without: Collection[str] = ()) -> None:
         package = wgpu()
         assert package is not None
         self.wgpu = package
         self.adapter = adapter
-        self.features = frozenset(f for f in _FEATURES if f in adapter.features)
+        self.features = frozenset(f for f in _FEATURES if f in adapter.features and f not in without)
         self.limits: dict[str, int] = {name: int(adapter.limits[name]) for name in _LIMITS if name in adapter.limits}
+        self.limits |= lowered or {}
         self.has_timestamps = _TIMESTAMPS in adapter.features
         self.device: Any = adapter.request_device_sync(
             required_features=sorted({*self.features, *((_TIMESTAMPS,) if self.has_timestamps else ())}),

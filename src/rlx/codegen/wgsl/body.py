@@ -310,16 +310,22 @@ class BodyEmitter:
             return literal(e.value, i32, self.target)
         if isinstance(e, Var):
             name, narrow = self._names[e.name]
-            return name if narrow else f"i32({name})"
+            return name if narrow else self._narrow(name, e.dtype)
         if interval_of(e, self._intervals, self._memo) is not None:
             return self._once(e, True)
         if isinstance(e, Apply) and e.op == "convert" and e.args[0].dtype.is_integer and e.args[0].dtype.bits <= 32:
             return f"i32({self.value(e.args[0])})"
-        return f"i32({self.value(e)})"
+        return self._narrow(self.value(e), e.dtype)
 
     def _wide(self, narrow: str) -> str:
-        register_type(i64, self.target)
-        return f"i64({narrow})"
+        return (
+            f"i64({narrow})" if self.target.int64 else apply_pointwise("convert", (narrow,), (i32,), i64, self.target)
+        )
+
+    def _narrow(self, value: str, dtype: DType) -> str:
+        return (
+            f"i32({value})" if self.target.int64 else apply_pointwise("convert", (value,), (dtype,), i32, self.target)
+        )
 
     def _once(self, e: Load | Apply, narrow: bool) -> str:
         for scope in reversed(self._shared):

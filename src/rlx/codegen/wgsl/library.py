@@ -15,6 +15,7 @@ from rlx.codegen.wgsl.inverse import INVERSE
 from rlx.codegen.wgsl.trigonometric import TRIGONOMETRIC
 from rlx.codegen.wgsl.types import WgslTarget
 from rlx.codegen.wgsl.whole import WHOLE
+from rlx.codegen.wgsl.wide_integers import WIDE_INTEGERS
 
 _NAME = re.compile(r"\brlx_\w+")
 _DEFINITION = re.compile(r"^(?:fn (rlx_\w+)|var<private> (rlx_\w+)|const (rlx_\w+))", re.MULTILINE)
@@ -39,7 +40,7 @@ def _definitions(*texts: str) -> dict[str, str]:
     return found
 
 
-_FUNCTIONS = _definitions(_PRIVATE, FLOATS, EXPONENTIAL, TRIGONOMETRIC, INVERSE, WHOLE)
+_FUNCTIONS = _definitions(_PRIVATE, FLOATS, EXPONENTIAL, TRIGONOMETRIC, INVERSE, WHOLE, WIDE_INTEGERS)
 
 
 def functions_for(text: str, target: WgslTarget) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlx.codegen.wgsl.types import WgslTarget, decode, encode, is_packed, register_type, wrapped
+from rlx.codegen.wgsl.wide_integers import apply_wide, is_wide
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
@@ -35,13 +36,15 @@ def apply_pointwise(op: str, args: Sequence[str], sources: Sequence[DType], to: 
     result: str | None
     if op == "select":
         result = f"select({args[2]}, {args[1]}, {args[0]})"
+    elif op == "clamp":
+        low = apply_pointwise("max", (args[1], args[0]), (source, source), to, target)
+        result = apply_pointwise("min", (low, args[2]), (source, source), to, target)
+    elif not target.int64 and any(is_wide(d) for d in (*sources, to)):
+        result = apply_wide(op, args, sources, to, target)
     elif op == "convert":
         result = _convert(args[0], source, to, target)
     elif op == "bitcast_convert":
         result = _bitcast(args[0], source, to, target)
-    elif op == "clamp":
-        low = apply_pointwise("max", (args[1], args[0]), (source, source), to, target)
-        result = apply_pointwise("min", (low, args[2]), (source, source), to, target)
     elif source.is_float:
         result = _float(op, args, source)
     elif source.kind == "bool":

@@ -1,8 +1,8 @@
 """How each dtype lives in WGSL: the type of a value in registers, and its packing in storage.
 
 Values. bool is `bool`; integers up to 32 bits are `i32` or `u32`, kept within their dtype's range; floats up to 32 bits
-are `f32`, rounded to their dtype after each operation; i64 and u64 are naga's `i64` and `u64`, where the adapter has
-them. f64 and complex numbers have no code.
+are `f32`, rounded to their dtype after each operation; i64 and u64 are naga's `i64` and `u64` where the adapter has
+them, and pairs of words elsewhere (`wide_integers`). f64 and complex numbers have no code.
 
 Storage is byte for byte what the host has. WGSL addresses words of 32 bits alone, so dtypes of one or two bytes lie
 packed in `u32` words; where a kernel writes them the words are atomic, since threads write neighbouring bytes of one
@@ -18,6 +18,9 @@ import numpy as np
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
+
+#: A 64-bit integer where shaders have none: the low word, the high word.
+PAIR = "vec2<u32>"
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,9 @@ def register_type(dtype: DType, target: WgslTarget) -> str:
         return "i32" if dtype.kind == "int" else "u32"
     if dtype.is_float and dtype.bits <= 32:
         return "f32"
-    if dtype.is_integer and target.int64:
-        return "i64" if dtype.kind == "int" else "u64"
-    raise UnsupportedKernel(
-        f"WGSL has no {dtype} on this device",
-        hint="convert the model to f32 and i32, or run it on another device"
-        if not dtype.is_integer
-        else "the adapter lacks 64-bit integers (the feature shader-int64); use i32 indices",
-    )
+    if dtype.is_integer:
+        return PAIR if not target.int64 else "i64" if dtype.kind == "int" else "u64"
+    raise UnsupportedKernel(f"WGSL has no {dtype}", hint="convert the model to f32, or run it on another device")
 
 
 def storage_type(dtype: DType, target: WgslTarget, *, written: bool) -> str:
@@ -83,6 +81,8 @@ def literal(value: complex, dtype: DType, target: WgslTarget) -> str:
         return f"{number}u"
     if kind == "i32":
         return f"i32({number})"
+    if kind == PAIR:
+        return f"{PAIR}({number & 0xFFFFFFFF}u, {(number >> 32) & 0xFFFFFFFF}u)"
     if kind == "u64":
         return f"{number & ((1 << 64) - 1)}lu"
     return f"({number}li)" if number > -(1 << 63) else "(-9223372036854775807li - 1li)"
