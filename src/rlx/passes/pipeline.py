@@ -10,6 +10,7 @@ from rlx.passes.cse import eliminate_common
 from rlx.passes.dead import eliminate_dead
 from rlx.passes.fold import fold_constants
 from rlx.passes.inline import inline_composites
+from rlx.passes.precision import apply_precision
 from rlx.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
@@ -24,12 +25,14 @@ def optimize(
     *,
     claimed: frozenset[str] = frozenset(),
     level: int = 2,
+    precision: str = "f32",
     verify: Callable[[Graph], None] | None = None,
 ) -> Graph:
-    """`graph` in primitives and claimed composites, simplified; outputs keep their bits.
+    """`graph` in primitives and claimed composites, simplified; outputs keep their bits, but for `precision`.
 
     claimed: composites that the backend compiles natively: they stay.
     level: 0 only inlines, 1 cleans up once, 2 until nothing changes.
+    precision: a policy of `rlx.passes.precision`, applied last.
     verify: called with the graph after every pass.
     """
 
@@ -46,4 +49,4 @@ def optimize(
             graph = run(graph, step)
         if graph is before:
             break
-    return graph
+    return run(graph, lambda g: apply_precision(g, precision))

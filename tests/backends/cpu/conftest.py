@@ -10,7 +10,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from rlx.backends.cpu.host import supported_targets
+from rlx.backends.cpu.host import PRECISION_FLAGS, cpu_flags, supported_targets
 from rlx.codegen.kernel import Kernel
 from rlx.codegen.llvm.module import emit_kernel, new_module
 from rlx.codegen.llvm.object import target_machine
@@ -80,3 +80,11 @@ class KernelRunner:
 def runner(request: pytest.FixtureRequest) -> KernelRunner:
     """A runner for each instruction set that this machine has."""
     return KernelRunner(PRESETS[request.param])
+
+
+@pytest.fixture
+def bf16_runner() -> KernelRunner:
+    """A runner for the instruction set that multiplies pairs of bf16."""
+    if not PRECISION_FLAGS["bf16"]["avx512_bf16"] <= cpu_flags():
+        pytest.skip("this processor has no AVX512-BF16")
+    return KernelRunner(PRESETS["avx512_bf16"])

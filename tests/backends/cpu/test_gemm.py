@@ -14,9 +14,12 @@ from rlx.backends.cpu.gemm_operand import rows_in_place
 from rlx.backends.cpu.gemm_view import matrix_view
 from rlx.backends.cpu.matrix import CpuTemplates
 from rlx.codegen.kernel import Apply, Load, Memory, Store, Var
+from rlx.codegen.llvm.module import emit_kernel, new_module
+from rlx.codegen.llvm.object import assembly
 from rlx.codegen.lower.templates import Epilogue, MatmulSpec
+from rlx.codegen.target import PRESETS
 from rlx.ir import dtypes
-from rlx.ir.dtypes import DType
+from rlx.ir.dtypes import DType, bf16, f32
 
 SIZES = [1, 2, 3, 5, 13, 14, 15, 17, 31, 33, 48, 100]
 
@@ -281,3 +284,51 @@ def test_equal_specs_have_equal_identities_and_others_have_not() -> None:
         identity(replace(case, out_strides=(1, 33)), True),
     ]
     assert len({identity(case, True), *others}) == 1 + len(others)
+
+
+# -- pairs of bf16 -------------------------------------------------------------------------------------------------
+
+
+def bf16_case(m: int, n: int, k: int, **options) -> Case:
+    return Case((m,), (n,), (k,), dtype=bf16, acc=f32, **options)
+
+
+@pytest.mark.parametrize("constant", ["", "a", "b"])
+def test_products_of_bf16_of_odd_sizes_agree_with_float64(bf16_runner, constant: str) -> None:
+    for m, n, k in [(14, 48, 32), (5, 31, 17), (33, 100, 1), (1, 64, 66), (2, 7, 33), (29, 70, 130)]:
+        case = bf16_case(m, n, k, a_constant=constant == "a", b_constant=constant == "b")
+        check(bf16_runner, case, extra=bool(m % 2), split=1 + m % 3)
+
+
+@pytest.mark.parametrize("constant", ["", "b"])
+def test_transposed_operands_are_packed_by_pairs(bf16_runner, constant: str) -> None:
+    for m, n, k in [(33, 100, 34), (5, 31, 47), (40, 64, 64)]:
+        packed = {"b_constant": constant == "b"}
+        check(bf16_runner, bf16_case(m, n, k, b_strides=(1, k), **packed))
+        check(bf16_runner, bf16_case(m, n, k, a_strides=(1, m), **packed))
+        check(bf16_runner, bf16_case(m, n, k, b_strides=(3 * n, 3), **packed))
+
+
+def test_rows_an_odd_number_of_elements_apart_are_copied(bf16_runner) -> None:
+    check(bf16_runner, bf16_case(20, 48, 32, a_strides=(35, 1), b_constant=True))
+
+
+def test_batches_are_packed_matrix_by_matrix(bf16_runner) -> None:
+    check(bf16_runner, Case((9,), (20,), (15,), batch=(3,), dtype=bf16, acc=f32, b_constant=True))
+    check(bf16_runner, Case((9,), (20,), (16,), batch=(2, 3), dtype=bf16, acc=f32))
+
+
+def test_pairs_are_multiplied_by_one_instruction_that_broadcasts_from_memory() -> None:
+    target = PRESETS["avx512_bf16"]
+    case = bf16_case(28, 64, 64, b_constant=True)
+    kernels = CpuTemplates(target).matmul(case.spec(), store_all(case, False))
+    assert kernels is not None
+    module = new_module(target)
+    emit_kernel(module, "product", kernels.compute, target)
+    text = assembly(module, target)
+    assert text.count("vdpbf16ps") >= 28
+    assert "vfmadd" not in text
+
+
+def test_targets_without_the_instruction_convert_to_f32(runner) -> None:
+    check(runner, bf16_case(9, 33, 17, b_constant=True))

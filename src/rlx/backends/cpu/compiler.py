@@ -30,8 +30,9 @@ from rlx.passes.pipeline import optimize
 
 def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node."""
-    target = PRESETS[resolve_target(options.target)]
-    optimized = optimize(graph, level=2 if options.optimize else 0, verify=verify if options.verify else None)
+    target = PRESETS[resolve_target(options.target, options.precision)]
+    check = verify if options.verify else None
+    optimized = optimize(graph, level=2 if options.optimize else 0, precision=options.precision, verify=check)
     program = lower(optimized, CpuTemplates(target), fuse=options.optimize, dispatch=dispatch_report(graph))
     functions, image = _native_code(program, target)
     persistent, persistent_bytes, constants = place_persistent(program)
@@ -44,6 +45,7 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     manifest: dict[str, Any] = {
         "name": program.name,
         "target": target.name,
+        "precision": options.precision,
         "inputs": _types(program.inputs),
         "outputs": _types(program.outputs),
         "parameters": _types(program.parameters),

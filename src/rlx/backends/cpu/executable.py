@@ -126,6 +126,7 @@ class CpuExecutable:
         return {
             **self._manifest["report"],
             "target": self._manifest["target"],
+            "precision": self._manifest["precision"],
             "memory": {
                 "arena_bytes": facts["arena_bytes"],
                 "lower_bound": facts["lower_bound"],

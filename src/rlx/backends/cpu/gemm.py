@@ -29,7 +29,11 @@ from rlx.ir.dtypes import DType
 
 @dataclass(frozen=True, eq=False)
 class ProductKernel:
-    """A flat product: `matrices` times (rows x depth) by (depth x columns), in the dtype of the sums."""
+    """A flat product: `matrices` times (rows x depth) by (depth x columns), in the dtype of the sums.
+
+    factors: what the operands' words hold, where a word is more than one element; depth and strides then count words,
+        which are as wide as a sum.
+    """
 
     target: Target
     dtype: DType
@@ -42,6 +46,7 @@ class ProductKernel:
     a: Rows
     b: Panels
     writer: Writer
+    factors: DType | None = None
 
     @property
     def grid(self) -> int:
@@ -97,7 +102,7 @@ class ProductKernel:
 
         def call(height: int) -> None:
             row = self.a.row if height > 1 else 0
-            code = TileCode(self.dtype, height, self.tile.vectors, row, self.a.k, self.b.k)
+            code = TileCode(self.dtype, height, self.tile.vectors, row, self.a.k, self.b.k, factors=self.factors)
             e.builder.call(tile_function(e.module, self.target, code), [start, b, I64(self.depth), sums])
 
         if not rest:

@@ -21,6 +21,7 @@ from rlx.backends.cpu.gemm_plan import choose_blocks, choose_tile
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matmul import (
     epilogue_identity,
+    neighbours_together,
     pack_panels,
     product_cost,
     rows_operand,
@@ -83,12 +84,14 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
     if any(is_stream_of_dots(a, b, dtype, target, b_constant=True) is not None for b in constant):
         return None
 
+    together = neighbours_together(target, first)
+    depth = -(-depth // together)
     tile = choose_tile(target, dtype, 1, rows, columns, depth)
-    packed = [PanelsPacked(view, dtype, tile.columns) for view in constant]
+    packed = [PanelsPacked(view, dtype, tile.columns, together) for view in constant]
     starts = tuple(accumulate((p.panels * tile.columns for p in packed), initial=0))
     offsets = tuple(accumulate((p.packed_bytes for p in packed), initial=0))
     whole = MatrixView("packed_b", dtype, Dims((), ()), Dims((depth,), (1,)), Dims((starts[-1],), (1,)))
-    left = rows_operand(target, first.a, a, False, dtype, tile, starts[-1])
+    left = rows_operand(target, first.a, a, False, dtype, tile, starts[-1], together)
     blocks = choose_blocks(target, dtype, tile, 1, rows, starts[-1], depth, panels_first=False)
     a_rows = left.read(blocks, rows)
     writers = tuple(
@@ -107,6 +110,7 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
         a_rows,
         PanelsPacked(whole, dtype, tile.columns),
         JoinedWriter(starts, writers),
+        first.a_dtype if together > 1 else None,
     )
     ends = " ".join(f"{s.m}x{s.n} {epilogue_identity(e)}" for s, e in zip(specs, epilogues, strict=True))
     costs = [product_cost(spec, epilogue) for spec, epilogue in zip(specs, epilogues, strict=True)]

@@ -3,6 +3,9 @@
 A `Rows` source gives the address of a's rows of one block, a `Panels` source the address of one panel of b; both say by
 what strides the tile reads. Sources that need scratch memory fill it when asked; the kernel asks for rows once a block
 and for a panel once a grid index, and reads each several times.
+
+Where a multiply-add takes `together` neighbours along k, in one word as wide as a sum, strides count words, and `dtype`
+is the sums', which has their size.
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ from typing import Protocol
 
 from llvmlite import ir
 
-from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, padded_stride
+from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, pack_words, padded_stride
 from rlx.backends.cpu.gemm_plan import Blocks
-from rlx.backends.cpu.gemm_view import MatrixView
+from rlx.backends.cpu.gemm_view import Dims, MatrixView, dims
 from rlx.codegen.kernel import Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
-from rlx.ir.dtypes import DType
+from rlx.ir.dtypes import DType, u32
 
 
 class Rows(Protocol):
@@ -96,10 +99,11 @@ class RowsCopied:
     dtype: DType
     most: int
     k: int = 1
+    together: int = 1
 
     @property
     def row(self) -> int:
-        return padded_stride(self.view.columns.count, self.dtype)
+        return padded_stride(-(-self.view.columns.count // self.together), self.dtype)
 
     @property
     def scratch_bytes(self) -> int:
@@ -109,7 +113,9 @@ class RowsCopied:
         self, e: FunctionEmitter, scratch: ir.Value, matrix: ir.Value, first: ir.Value, count: ir.Value, fresh: ir.Value
     ) -> ir.Value:
         with when(e, fresh):
-            copy_rows(e, self.view, self.dtype, self.row, matrix, first, count, scratch)
+            dtype = self.dtype if self.together == 1 else self.view.dtype
+            zeros = -self.view.columns.count % self.together
+            copy_rows(e, self.view, dtype, self.row * self.together, matrix, first, count, scratch, zeros)
         return scratch
 
 
@@ -120,6 +126,7 @@ class PanelsPacked:
     view: MatrixView
     dtype: DType
     columns: int
+    together: int = 1
     scratch_bytes: int = 0
 
     @property
@@ -127,12 +134,16 @@ class PanelsPacked:
         return self.columns
 
     @property
+    def depth(self) -> int:
+        return -(-self.view.rows.count // self.together)
+
+    @property
     def panels(self) -> int:
         return -(-self.view.columns.count // self.columns)
 
     @property
     def packed_bytes(self) -> int:
-        return self.view.matrices * self.panels * self.view.rows.count * self.columns * self.dtype.itemsize
+        return self.view.matrices * self.panels * self.depth * self.columns * self.dtype.itemsize
 
     def panel(
         self,
@@ -144,7 +155,7 @@ class PanelsPacked:
         fresh: ir.Value,
     ) -> ir.Value:
         before = e.integer_add(e.integer_mul(self.view.distinct(e, matrix), I64(self.panels)), number)
-        elements = e.integer_mul(before, I64(self.view.rows.count * self.columns))
+        elements = e.integer_mul(before, I64(self.depth * self.columns))
         return e.element_pointer(e.args[self.view.name], self.dtype, elements)
 
 
@@ -155,6 +166,7 @@ class PanelsCopied:
     view: MatrixView
     dtype: DType
     columns: int
+    together: int = 1
 
     @property
     def k(self) -> int:
@@ -162,7 +174,7 @@ class PanelsCopied:
 
     @property
     def scratch_bytes(self) -> int:
-        return self.view.rows.count * self.columns * self.dtype.itemsize
+        return -(-self.view.rows.count // self.together) * self.columns * self.dtype.itemsize
 
     def panel(
         self,
@@ -174,7 +186,7 @@ class PanelsCopied:
         fresh: ir.Value,
     ) -> ir.Value:
         with when(e, fresh):
-            pack_panel(e, self.view, self.dtype, self.columns, matrix, first, scratch)
+            fill_panel(e, self.view, self.dtype, self.columns, self.together, matrix, first, scratch)
         return scratch
 
 
@@ -199,6 +211,23 @@ class PanelsInPlace:
         fresh: ir.Value,
     ) -> ir.Value:
         return self.view.pointer(e, matrix, 0, first)
+
+
+def fill_panel(
+    e: FunctionEmitter,
+    view: MatrixView,
+    dtype: DType,
+    columns: int,
+    together: int,
+    matrix: ir.Value,
+    first: ir.Value,
+    destination: ir.Value,
+) -> None:
+    """Write the panel that begins at column `first`, in elements of `dtype` or in words of `together` elements."""
+    if together > 1:
+        pack_words(e, view, together, columns, matrix, first, destination)
+    else:
+        pack_panel(e, view, dtype, columns, matrix, first, destination)
 
 
 @contextmanager
@@ -227,6 +256,24 @@ def rows_in_place(view: MatrixView, dtype: DType, height: int, reads: int) -> bo
     return max(used.values()) <= 6
 
 
+def words_of(view: MatrixView, together: int) -> MatrixView | None:
+    """a seen as 32-bit words of `together` neighbours along k; None where they do not lie so."""
+    others = (*view.batch.strides, *view.rows.strides)
+    if view.columns.stride != 1 or view.columns.count % together or any(s % together for s in others):
+        return None
+
+    def halved(group: Dims) -> Dims:
+        return Dims(group.sizes, tuple(s // together for s in group.strides))
+
+    return MatrixView(
+        view.name,
+        u32,
+        halved(view.batch),
+        halved(view.rows),
+        dims((view.columns.count // together,), (1,)),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class RowsOperand:
     """a as the kernel takes it. pack: fills `packed_nbytes` bytes that `memory` and `view` describe, in setup."""
@@ -237,6 +284,9 @@ class RowsOperand:
     lies_well: bool
     pack: TemplateKernel | None = None
     packed_nbytes: int = 0
+    together: int = 1
 
     def read(self, blocks: Blocks, rows: int) -> Rows:
-        return RowsInPlace(self.view) if self.lies_well else RowsCopied(self.view, self.dtype, min(blocks.rows, rows))
+        if self.lies_well:
+            return RowsInPlace(self.view)
+        return RowsCopied(self.view, self.dtype, min(blocks.rows, rows), together=self.together)

@@ -3,7 +3,8 @@
 b becomes panels: for each panel of columns all rows (k) one after the other, `columns` elements each, without gaps;
 what lies beyond the last column of the matrix is undefined and only ever reaches sums that are thrown away. a becomes
 rows with a stride that spreads them over the sets of the first-level cache. Both are converted to the dtype of the
-sums. No element outside the operand is read.
+sums, or become 32-bit words of several neighbours along k, zeros behind the last. No element outside the operand is
+read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from llvmlite import ir
 
 from rlx.backends.cpu.gemm_view import MatrixView, convert
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I64
-from rlx.ir.dtypes import DType
+from rlx.codegen.llvm.types import I32, I64, constant, dtype_constant, real
+from rlx.ir.dtypes import DType, i32
 
 
 def padded_stride(depth: int, dtype: DType) -> int:
@@ -91,6 +92,79 @@ def _pack_by_rows(
     by_fullness(e, total, columns, first, copy)
 
 
+def pack_words(
+    e: FunctionEmitter,
+    view: MatrixView,
+    together: int,
+    columns: int,
+    matrix: ir.Value,
+    first: ir.Value,
+    destination: ir.Value,
+) -> None:
+    """As `pack_panel`, with `together` rows of the panel in each 32-bit word, the first in the lowest bits."""
+    depth, total = view.rows.count, view.columns.count
+    whole, rest = divmod(depth, together)
+    lanes = e.target.lanes(32)
+
+    def joined(parts: list[ir.Value], type_: ir.Type) -> ir.Value:
+        word = e.builder.zext(parts[0], type_)
+        for t, part in enumerate(parts[1:], 1):
+            shifted = e.builder.shl(e.builder.zext(part, type_), constant(type_, t * view.dtype.bits))
+            word = e.builder.or_(word, shifted)
+        return word
+
+    if view.columns.stride == 1:
+
+        def copy(full: bool) -> None:
+            left = e.builder.sub(I64(total), first)
+
+            def row(word: ir.Value, count: int) -> None:
+                target = e.element_pointer(destination, i32, e.builder.mul(word, I64(columns)))
+                k = e.builder.mul(word, I64(together))
+                sources = [view.pointer(e, matrix, e.builder.add(k, I64(t)), first) for t in range(count)]
+                for at in range(0, columns, lanes):
+                    mask = None if full else e.mask_for(e.builder.sub(left, I64(at)), lanes)
+                    places = [e.element_pointer(source, view.dtype, I64(at)) for source in sources]
+                    parts = [real(e.load_lanes(place, view.dtype, lanes, mask)) for place in places]
+                    value = joined(parts, ir.VectorType(I32, lanes))
+                    e.store_lanes(e.element_pointer(target, i32, I64(at)), i32, value, lanes)
+
+            with e.loop(I64(0), I64(whole), I64(1)) as word:
+                row(word, together)
+            if rest:
+                row(I64(whole), rest)
+
+        by_fullness(e, total, columns, first, copy)
+        return
+    blocked = whole // lanes * lanes if view.rows.stride == 1 else 0
+    if blocked:
+        with e.loop(I64(0), I64(columns), I64(lanes)) as column, e.loop(I64(0), I64(blocked), I64(lanes)) as word:
+            k = e.builder.mul(word, I64(together))
+            rows = []
+            for lane in range(lanes):
+                at = _at_most(e, e.builder.add(first, e.builder.add(column, I64(lane))), total - 1)
+                value = real(e.load_lanes(view.pointer(e, matrix, k, at), view.dtype, together * lanes))
+                rows.append(e.builder.bitcast(value, ir.VectorType(I32, lanes)))
+            target = e.builder.add(e.builder.mul(word, I64(columns)), column)
+            for i, value in enumerate(transpose(e, rows)):
+                at = e.builder.add(target, I64(i * columns))
+                e.store_lanes(e.element_pointer(destination, i32, at), i32, value, lanes)
+
+    def one(word: ir.Value, column: ir.Value, count: int) -> None:
+        at = _at_most(e, e.builder.add(first, column), total - 1)
+        k = e.builder.mul(word, I64(together))
+        places = [view.pointer(e, matrix, e.builder.add(k, I64(t)), at) for t in range(count)]
+        value = joined([real(e.load_one(place, view.dtype)) for place in places], I32)
+        to = e.builder.add(e.builder.mul(word, I64(columns)), column)
+        e.store_one(e.element_pointer(destination, i32, to), i32, value)
+
+    with e.loop(I64(0), I64(columns), I64(1)) as column:
+        with e.loop(I64(blocked), I64(whole), I64(1)) as word:
+            one(word, column, together)
+        if rest:
+            one(I64(whole), column, rest)
+
+
 def by_fullness(e: FunctionEmitter, total: int, columns: int, first: ir.Value, emit: Callable[[bool], None]) -> None:
     """Emit code for a panel that begins at column `first`: once where all panels are whole, else for both cases."""
     if total % columns == 0:
@@ -115,8 +189,9 @@ def copy_rows(
     first: ir.Value,
     count: ir.Value,
     destination: ir.Value,
+    zeros: int = 0,
 ) -> None:
-    """Copy rows first .. first + count of a (its columns are k) to rows `stride` elements apart."""
+    """Copy rows first .. first + count of a (its columns are k) to rows `stride` elements apart, zeros behind each."""
     lanes = e.target.lanes(dtype.bits)
     depth = view.columns.count
     vectors = depth // lanes * lanes if view.columns.stride == 1 else 0
@@ -134,6 +209,8 @@ def copy_rows(
                 value = e.load_one(view.pointer(e, matrix, at, k), view.dtype)
                 value = convert(e, value, view.dtype, dtype, 1)
                 e.store_one(e.element_pointer(target, dtype, k), dtype, value)
+        for i in range(zeros):
+            e.store_one(e.element_pointer(target, dtype, I64(depth + i)), dtype, dtype_constant(dtype, 0))
 
 
 def transpose(e: FunctionEmitter, rows: list[ir.Value]) -> list[ir.Value]:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from rlx.options import OptionError
 
+_AVX2 = frozenset("avx2 fma f16c bmi1 bmi2 movbe abm popcnt".split())
+_AVX512 = _AVX2 | frozenset("avx512f avx512bw avx512dq avx512vl avx512cd".split())
 #: Flags of /proc/cpuinfo that each x86-64 instruction set needs; the widest first.
-REQUIRED_FLAGS: dict[str, frozenset[str]] = {
-    "avx512": frozenset("avx512f avx512bw avx512dq avx512vl avx512cd avx2 fma f16c bmi1 bmi2 movbe abm popcnt".split()),
-    "avx2": frozenset("avx2 fma f16c bmi1 bmi2 movbe abm popcnt".split()),
-    "portable": frozenset(),
-}
+REQUIRED_FLAGS: dict[str, frozenset[str]] = {"avx512": _AVX512, "avx2": _AVX2, "portable": frozenset()}
+#: Instruction sets that have what one precision policy is for, and what they need; "native" means them only under it.
+PRECISION_FLAGS: dict[str, dict[str, frozenset[str]]] = {"bf16": {"avx512_bf16": _AVX512 | {"avx512_bf16"}}}
 
 
 @cache
@@ -77,16 +77,20 @@ def supported_targets() -> tuple[str, ...]:
     return tuple(name for name, needs in REQUIRED_FLAGS.items() if needs <= cpu_flags())
 
 
-def resolve_target(name: str) -> str:
-    """The instruction set that `Options.target` means here. Raises OptionError where this machine cannot run it."""
+def resolve_target(name: str, precision: str = "f32") -> str:
+    """The instruction set that `Options.target` means here, "native" being the best that this machine has for a
+    precision policy. Raises OptionError where this machine cannot run it.
+    """
     have = supported_targets()
+    refined = {t: needs for kinds in PRECISION_FLAGS.values() for t, needs in kinds.items()}
     if name == "native":
-        return have[0]
-    if name not in have:
-        missing = sorted(REQUIRED_FLAGS.get(name, frozenset()) - cpu_flags())
-        raise OptionError(
-            f"target {name!r} cannot run on this machine",
-            where=f"missing: {', '.join(missing) or 'another architecture'}",
-            hint=f"this machine runs: native, {', '.join(have)}",
-        )
-    return name
+        suited = PRECISION_FLAGS.get(precision, {})
+        return next((target for target, needs in suited.items() if needs <= cpu_flags()), have[0])
+    if name in have or (name in refined and refined[name] <= cpu_flags()):
+        return name
+    missing = sorted({**refined, **REQUIRED_FLAGS}.get(name, frozenset()) - cpu_flags())
+    raise OptionError(
+        f"target {name!r} cannot run on this machine",
+        where=f"missing: {', '.join(missing) or 'another architecture'}",
+        hint=f"this machine runs: native, {', '.join(have)}",
+    )

@@ -14,10 +14,13 @@ from rlx.backends.cpu.gemm_operand import (
     PanelsInPlace,
     PanelsPacked,
     RowsOperand,
+    fill_panel,
     rows_in_place,
+    words_of,
 )
-from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, padded_stride
+from rlx.backends.cpu.gemm_pack import copy_rows, padded_stride
 from rlx.backends.cpu.gemm_plan import Tile, choose_blocks, choose_tile
+from rlx.backends.cpu.gemm_tile import words_of_products
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matvec import DotKernel, dot_block, is_stream_of_dots
 from rlx.codegen.kernel import Const, Cost, LoopKernel, Memory, TemplateKernel, Var
@@ -77,16 +80,18 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         dots = DotKernel(target, dtype, batch, long, short, b_is_long, block, writer)
         return MatmulKernels(None, 0, finished(dots, spec.a, spec.b, f"dots {block} {a.unnamed} {b.unnamed}"))
 
+    together = neighbours_together(target, spec)
+    depth = -(-depth // together)
     tile = choose_tile(target, dtype, batch, rows, columns, depth)
-    left = rows_operand(target, spec.a, a, spec.a_constant, dtype, tile, columns)
+    left = rows_operand(target, spec.a, a, spec.a_constant, dtype, tile, columns, together)
     pack, packed_nbytes, b_memory = left.pack, left.packed_nbytes, spec.b
     if spec.b_constant:
-        packed = PanelsPacked(b, dtype, tile.columns)
+        packed = PanelsPacked(b, dtype, tile.columns, together)
         pack, packed_nbytes = pack_panels(target, spec.b, packed), packed.packed_bytes
         b_memory = Memory(spec.b.name, dtype, (1,))
         panels: Panels = packed
     else:
-        panels = panels_of(b, dtype, tile, rows)
+        panels = panels_of(b, dtype, tile, rows, together)
     panels_first = left.lies_well and panels.scratch_bytes > 0
     blocks = choose_blocks(target, dtype, tile, batch, rows, columns, depth, panels_first=panels_first)
     a_rows = left.read(blocks, rows)
@@ -103,6 +108,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         a_rows,
         panels,
         TileWriter(epilogue, place, spec.n, dtype, tile.columns),
+        spec.a_dtype if together > 1 else None,
     )
     details = f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tile} {blocks}"
     return MatmulKernels(pack, packed_nbytes, finished(kernel, left.memory, b_memory, details))
@@ -121,6 +127,11 @@ def supported(a: DType, b: DType, sums: DType) -> bool:
     return sums in SUM_DTYPES and all(d is sums or d in OPERAND_DTYPES for d in (a, b))
 
 
+def neighbours_together(target: Target, spec: MatmulSpec) -> int:
+    """How many neighbours along k a multiply-add takes: words of several where both operands hold what it wants."""
+    return words_of_products(target, spec.a_dtype, spec.acc_dtype) if spec.a_dtype is spec.b_dtype else 1
+
+
 def epilogue_identity(epilogue: Epilogue) -> str:
     """Text that tells epilogues apart which emit different code."""
     names = (epilogue.acc, *epilogue.index)
@@ -129,9 +140,21 @@ def epilogue_identity(epilogue: Epilogue) -> str:
 
 
 def rows_operand(
-    target: Target, memory: Memory, view: MatrixView, constant: bool, dtype: DType, tile: Tile, columns: int
+    target: Target,
+    memory: Memory,
+    view: MatrixView,
+    constant: bool,
+    dtype: DType,
+    tile: Tile,
+    columns: int,
+    together: int = 1,
 ) -> RowsOperand:
     """Read a in place where it lies well, from a packed copy where it is constant, else copy it block by block."""
+    if together > 1:
+        words = words_of(view, together)
+        if words is not None and rows_in_place(words, words.dtype, tile.rows, tile.panels(columns)):
+            return RowsOperand(memory, words, dtype, True)
+        return RowsOperand(memory, view, dtype, False, together=together)
     if rows_in_place(view, dtype, tile.rows, tile.panels(columns)):
         return RowsOperand(memory, view, dtype, True)
     if not constant:
@@ -140,13 +163,13 @@ def rows_operand(
     return RowsOperand(Memory(memory.name, dtype, (1,)), copied, dtype, True, pack, packed_nbytes)
 
 
-def panels_of(b: MatrixView, dtype: DType, tile: Tile, rows: int) -> Panels:
+def panels_of(b: MatrixView, dtype: DType, tile: Tile, rows: int, together: int = 1) -> Panels:
     """How a b that is not constant is read: in place where few tiles read it, else copied."""
     tiles = -(-rows // tile.rows)
     lies_well = b.dtype is dtype and b.columns.stride == 1 and b.rows.stride is not None
     if lies_well and b.columns.count % tile.columns == 0 and tiles < _TILES_WORTH_A_COPY:
         return PanelsInPlace(b)
-    return PanelsCopied(b, dtype, tile.columns)
+    return PanelsCopied(b, dtype, tile.columns, together)
 
 
 def _without_broadcasts(view: MatrixView) -> MatrixView:
@@ -165,15 +188,15 @@ def pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> Templat
     def emit(e: FunctionEmitter) -> None:
         with e.loop(e.begin, e.end, I64(1)) as index:
             matrix, panel = split_index(e, index, (view.matrices, packed.panels))
-            at = e.integer_mul(index, I64(view.rows.count * columns))
+            at = e.integer_mul(index, I64(packed.depth * columns))
             to = e.element_pointer(e.args["packed"], dtype, at)
-            pack_panel(e, view, dtype, columns, matrix, e.integer_mul(panel, I64(columns)), to)
+            fill_panel(e, view, dtype, columns, packed.together, matrix, e.integer_mul(panel, I64(columns)), to)
 
     return TemplateKernel(
         label="pack_panels",
         args=(source, destination),
         grid=view.matrices * packed.panels,
-        identity=f"pack_panels {target.name} {view.unnamed} {dtype} {columns}",
+        identity=f"pack_panels {target.name} {view.unnamed} {dtype} {columns} {packed.together}",
         emit=emit,
         cost=Cost(bytes=2.0 * packed.packed_bytes),
     )

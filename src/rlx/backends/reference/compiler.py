@@ -14,6 +14,7 @@ from rlx.ir import op as ops
 from rlx.ir.graph import Graph, Value
 from rlx.ir.printer import print_graph
 from rlx.options import Options
+from rlx.passes.pipeline import optimize
 
 
 def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
@@ -28,6 +29,8 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
             [node.op, str(node.location), "inlined"] for _, node in graph.walk() if ops.get(node.op).is_composite
         ],
     }
+    if options.precision != "f32":
+        graph = optimize(graph, level=0, precision=options.precision)
     return Artifact(device.kind, manifest, {"graph": print_graph(graph).encode()})
 
 

@@ -11,6 +11,7 @@ from rlx.codegen.lower.context import ProgramContext, Scope
 from rlx.codegen.lower.control import finish
 from rlx.codegen.lower.graph import lower_scope
 from rlx.codegen.lower.order import order_steps
+from rlx.codegen.lower.setup import release_after_setup
 from rlx.codegen.lower.templates import NoTemplates, Templates
 from rlx.codegen.lower.view import dense
 from rlx.codegen.program import LoweredProgram, Step
@@ -64,7 +65,7 @@ def lower(
         inputs=graph.input_types,
         outputs=graph.output_types,
         parameters={p.name: p.value.type for p in graph.parameters},
-        setup=tuple(program.setup),
+        setup=release_after_setup(program.setup, steps),
         steps=order_steps(steps),
         dispatch=dispatch,
     )

@@ -1,0 +1,94 @@
+"""Options(precision="bf16") on the CPU: against the policy's meaning, its documented error, and its limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rlx import Options, Session
+from rlx.backends.cpu.backend import CpuBackend
+from rlx.backends.cpu.host import PRECISION_FLAGS, cpu_flags, resolve_target, supported_targets
+from rlx.ir import GraphBuilder, TensorType
+from rlx.ir.dtypes import f32
+from rlx.ir.graph import Graph
+from rlx.ir.interpret import interpret
+from rlx.options import OptionError
+from rlx.passes import optimize
+
+HAS_PAIRS = PRECISION_FLAGS["bf16"]["avx512_bf16"] <= cpu_flags()
+TARGETS = [*(["avx512_bf16"] if HAS_PAIRS else []), *supported_targets()]
+
+
+def gated_layer(rng: np.random.Generator) -> Graph:
+    """x [13, 35] -> (silu(x gate) * (x up)) down + x, with odd sizes."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((13, 35), f32))
+    gate, up = (b.parameter(n, (rng.standard_normal((35, 67)) * 0.2).astype(np.float32)) for n in ("gate", "up"))
+    down = b.parameter("down", (rng.standard_normal((67, 35)) * 0.2).astype(np.float32))
+    wide = [b.emit("dot_general", x, w, lhs_contract=(1,), rhs_contract=(0,)) for w in (gate, up)]
+    inner = b.emit("mul", b.emit("mul", wide[0], b.emit("logistic", wide[0])), wide[1])
+    return b.build([b.emit("add", b.emit("dot_general", inner, down, lhs_contract=(1,), rhs_contract=(0,)), x)])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_program_computes_what_the_policy_says_on_every_target(target: str) -> None:
+    rng = np.random.default_rng(5)
+    graph = gated_layer(rng)
+    x = rng.standard_normal((13, 35)).astype(np.float32)
+    (meant,) = interpret(optimize(graph, precision="bf16"), {"x": x}).values()
+    (exact,) = interpret(graph, {"x": x}).values()
+    options = Options(precision="bf16", target=target, cache=False, threads=2)
+    (got,) = Session("cpu", options).compile(graph)(x=x).values()
+    scale = np.abs(exact).max()
+    # f32 sums in another order may tip an element of the inner layer to the next bf16: 2^-8 of it, times its weight
+    np.testing.assert_allclose(got, meant, rtol=0, atol=2.0**-8 * scale)
+    np.testing.assert_allclose(got, exact, rtol=0, atol=2.0**-5 * scale)
+    assert np.abs(got - exact).max() > 1e-5 * scale, "nothing was rounded"
+
+
+def test_thread_counts_give_the_same_bits() -> None:
+    rng = np.random.default_rng(6)
+    graph = gated_layer(rng)
+    x = rng.standard_normal((13, 35)).astype(np.float32)
+    first, second = (
+        Session("cpu", Options(precision="bf16", cache=False, threads=n)).compile(graph)(x=x) for n in (1, 3)
+    )
+    for a, b in zip(first.values(), second.values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_policy_is_part_of_the_cache_key_and_of_the_artefact() -> None:
+    graph = gated_layer(np.random.default_rng(7))
+    plain, rounded = (Session("cpu", Options(precision=p, cache=False)) for p in ("f32", "bf16"))
+    assert plain.cache_key(graph) != rounded.cache_key(graph)
+    assert rounded.cache_key(graph)["option.precision"] == "bf16"
+    assert rounded.compile(graph).executable.report()["precision"] == "bf16"
+    assert Options().precision == "f32"
+
+
+@pytest.mark.skipif(not HAS_PAIRS, reason="this processor has no AVX512-BF16")
+def test_native_means_the_instruction_for_pairs_only_under_the_policy() -> None:
+    assert resolve_target("native", "bf16") == "avx512_bf16"
+    assert resolve_target("native") == "avx512"
+
+
+def test_a_target_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlx.backends.cpu.host.cpu_flags", lambda: frozenset())
+    with pytest.raises(OptionError, match="avx512_bf16"):
+        resolve_target("avx512_bf16", "bf16")
+    assert resolve_target("native", "bf16") == supported_targets()[0] == "portable"
+
+
+def test_the_reference_device_honours_the_policy() -> None:
+    rng = np.random.default_rng(8)
+    graph = gated_layer(rng)
+    x = rng.standard_normal((13, 35)).astype(np.float32)
+    (meant,) = interpret(optimize(graph, precision="bf16"), {"x": x}).values()
+    (got,) = Session("reference", Options(precision="bf16", cache=False)).compile(graph)(x=x).values()
+    np.testing.assert_allclose(got, meant, rtol=1e-6, atol=1e-6)
+
+
+def test_a_backend_that_does_not_list_the_policy_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CpuBackend, "precisions", ("f32",))
+    with pytest.raises(OptionError, match="bf16"):
+        Session("cpu", Options(precision="bf16"))
