@@ -46,12 +46,14 @@ class Program:
     """What a `Run` needs: a key that names the compiled program, and the types that it must have.
 
     graph: its text, where the recording carries it, so that any device can compile it.
+    parameters: (the graph's parameter, the constant that holds its data), for each of its weights.
     """
 
     key: str
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
     graph: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"@{self.key}: ({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"

@@ -2,13 +2,14 @@
 
     commands = CommandBuffer("step")
     x, y = commands.slot("x", vector), commands.slot("y", vector)
-    double = commands.program("double", [vector], [vector])
+    double = commands.graph(graph)
     commands.run(double, [x], [y])
-    commands.replay(stream, {"x": a, "y": b}, programs={"double": executable})
+    commands.replay(stream, {"x": a, "y": b}, programs={double.key: executable})
 
 A recording knows no device and no address: operands are places in slots, programs have keys, semaphores have names, and
-a replay says what each is. A key that is the graph's fingerprint lets one recording run on every backend. Semaphore
-values count from the semaphore's base at the replay, so that a recording can be replayed on a timeline that goes on.
+a replay says what each is. A recording that carries its programs' graphs runs on every backend, from a file too:
+`rlx.Session.prepare` compiles them in one call. Semaphore values count from the semaphore's base at the replay, so that
+a recording can be replayed on a timeline that goes on.
 
 Checks. Recording checks every command, a replay checks every binding, before anything is enqueued; both raise
 CommandError and change nothing. Slots are separate memory: bindings that overlap are refused where either is written.
@@ -41,6 +42,9 @@ from rlx.driver.operation import (
 from rlx.driver.semaphore import MAX_PAYLOAD, Semaphore
 from rlx.driver.stream import CommandStream
 from rlx.errors import CommandError
+from rlx.ir.fingerprint import fingerprint
+from rlx.ir.graph import Graph
+from rlx.ir.printer import print_graph
 from rlx.ir.types import TensorType, type_of
 
 
@@ -80,15 +84,38 @@ class CommandBuffer:
         return operand
 
     def program(
-        self, key: str, inputs: Sequence[TensorType], outputs: Sequence[TensorType], *, graph: str = ""
+        self,
+        key: str,
+        inputs: Sequence[TensorType],
+        outputs: Sequence[TensorType],
+        *,
+        graph: str = "",
+        parameters: Mapping[str, str] | None = None,
     ) -> Program:
         """A program to run, given as an executable at each replay.
 
-        graph: its text, for those who are to compile it elsewhere. Raises CommandError for a key that is taken.
+        graph: its text, for those who are to compile it elsewhere. parameters: names in it -> constants with the data.
+        Raises CommandError for a key that is taken, or a parameter whose constant is missing.
         """
         self._check_name("program", key, self.programs)
-        self.programs[key] = Program(key, tuple(inputs), tuple(outputs), graph)
+        for name, constant in (parameters or {}).items():
+            if constant not in self.constants:
+                raise CommandError(f"parameter {name!r} of program {key!r} has no constant {constant!r}")
+        self.programs[key] = Program(key, tuple(inputs), tuple(outputs), graph, tuple((parameters or {}).items()))
         return self.programs[key]
+
+    def graph(self, graph: Graph) -> Program:
+        """A program that the recording carries: the graph's text, and its weights as constants, for any device.
+
+        Its key is the graph's fingerprint. Raises CommandError where the recording has it; IRError for symbolic shapes.
+        """
+        key = fingerprint(graph)
+        self._check_name("program", key, self.programs)
+        parameters = {p.name: f"parameter{i}.{key[:12]}" for i, p in enumerate(graph.parameters)}
+        for parameter in graph.parameters:
+            self.constant(parameters[parameter.name], parameter.data)
+        inputs, outputs = list(graph.input_types.values()), list(graph.output_types.values())
+        return self.program(key, inputs, outputs, graph=print_graph(graph), parameters=parameters)
 
     def semaphore(self, name: str) -> str:
         """A semaphore, bound at each replay. Raises CommandError for a name that is taken."""
@@ -324,6 +351,8 @@ class CommandBuffer:
         for key in self.programs.keys() & other.programs.keys():
             if self.programs[key].graph != other.programs[key].graph:
                 lines.append(f"! program @{key} has another graph")
+            if self.programs[key].parameters != other.programs[key].parameters:
+                lines.append(f"! program @{key} has other parameters")
         return "\n".join(lines)
 
     def __eq__(self, other: object) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlx.driver.command import Copy, Fill, Operand, Run, Signal, Wait
+from rlx.driver.command import Copy, Fill, Operand, Program, Run, Signal, Wait
 from rlx.driver.command_buffer import CommandBuffer
 from rlx.driver.safetensors import SafetensorsFile, open_safetensors, write_safetensors
 from rlx.errors import CommandFileError, RLXError, TensorFileError, TensorFileNotFound
@@ -32,7 +32,7 @@ def save_commands(path: str | Path, commands: CommandBuffer) -> None:
         "name": commands.name,
         "slots": [[name, *_type(type)] for name, type in commands.slots.items()],
         "programs": [
-            [p.key, [_type(t) for t in p.inputs], [_type(t) for t in p.outputs], p.graph]
+            [p.key, [_type(t) for t in p.inputs], [_type(t) for t in p.outputs], p.graph, *_parameters(p)]
             for p in commands.programs.values()
         ],
         "semaphores": commands.semaphores,
@@ -73,6 +73,11 @@ def _place(operand: Operand) -> list[Any]:
     return [operand.slot, operand.offset, *_type(operand.type)]
 
 
+def _parameters(program: Program) -> list[Any]:
+    """A fifth part, for programs that have any."""
+    return [[list(pair) for pair in program.parameters]] if program.parameters else []
+
+
 def _row(command: Fill | Copy | Run | Signal | Wait) -> list[Any]:
     match command:
         case Fill(target, element):
@@ -104,8 +109,11 @@ class _Reader:
             self._slot(_text(name), _read_type(type))
         if unused := set(self.file.tensors) - set(self.result.constants):
             raise ValueError(f"{sorted(unused)} are tensors without a slot")
-        for key, inputs, outputs, graph in _rows(document["programs"], 4):
-            self.result.program(_text(key), _read_types(inputs), _read_types(outputs), graph=_text(graph))
+        for row in _list(document["programs"]):
+            ((key, inputs, outputs, graph, *more),) = _rows([row], 5 if len(_list(row)) == 5 else 4)
+            parameters = {_text(name): _text(constant) for name, constant in _rows(more[0], 2)} if more else {}
+            types = _read_types(inputs), _read_types(outputs)
+            self.result.program(_text(key), *types, graph=_text(graph), parameters=parameters)
         for name in _list(document["semaphores"]):
             self.result.semaphore(_text(name))
         for row in _list(document["commands"]):

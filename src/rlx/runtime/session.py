@@ -10,15 +10,18 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from rlx.driver import Artifact, CompilerModule, Device
-from rlx.errors import IRError
+from rlx.driver import Artifact, CommandBuffer, CompilerModule, Device, Program, load_commands
+from rlx.errors import CommandError, IRError
 from rlx.ir import Dim, Graph, TensorType, fingerprint, specialize
-from rlx.options import OptionError, Options
+from rlx.ir.text import parse_text
+from rlx.options import Options
 from rlx.runtime.cache import DiskCache, MemoryCache, digest
+from rlx.runtime.prepared import PreparedCommands
 from rlx.runtime.program import CompiledGraph, CompiledModel
 from rlx.version import build_id
 
@@ -44,20 +47,13 @@ _memory = MemoryCache()
 class Session:
     """Compiles for one device with one set of options.
 
-    device: a `Device` or its name. Raises DeviceNotFound, listing those that are here, or OptionError, also where the
-        device's backend has no such precision (it lists those that it has in `precisions`; "f32" where it lists none).
+    device: a `Device` or its name. Raises DeviceNotFound, listing those that are here, or OptionError.
     """
 
     def __init__(self, device: Device | str = "cpu", options: Options | None = None) -> None:
         self.device = device if isinstance(device, Device) else Device(device)
         self.options = options or Options()
         self._backend = self.device.backend
-        precisions = getattr(self._backend, "precisions", ("f32",))
-        if self.options.precision not in precisions:
-            raise OptionError(
-                f"precision {self.options.precision!r} is not to be had on {self.device}",
-                hint=f"{self.device.kind} computes in: {', '.join(precisions)}",
-            )
         self._disk = DiskCache(self.options.cache_dir, self.options.cache_bytes) if self.options.cache else None
 
     def compile(self, model: Graph | Specializable, shapes: Shapes | None = None) -> CompiledGraph | CompiledModel:
@@ -83,6 +79,18 @@ class Session:
         if _left_open(inputs, sizes):
             return CompiledModel(inputs, outputs, self.device, lambda given: compile_for({**sizes, **given}))
         return compile_for(sizes)
+
+    def prepare(self, commands: CommandBuffer | str | Path) -> PreparedCommands:
+        """A recording, or the file of one, ready to be replayed on the device: its programs compiled and loaded.
+
+        Raises CommandError where it does not carry a program's graph, or carries one of other types; TextError for a
+        graph that does not parse; as `rlx.driver.load_commands` for a file; and as `compile`.
+        """
+        if not isinstance(commands, CommandBuffer):
+            commands = load_commands(commands)
+        graphs = {key: _graph_of(commands, program) for key, program in commands.programs.items()}
+        programs = {key: self._compile_graph(graph, {}) for key, graph in graphs.items()}
+        return PreparedCommands(commands, self.device, programs)
 
     def cache_key(self, graph: Graph) -> dict[str, str]:
         """The named parts of the key under which the compiled graph is kept."""
@@ -128,6 +136,24 @@ class Session:
         if self._disk is not None:
             self._disk.put(key, parts, artifact)
         return artifact, "compiled"
+
+
+def _graph_of(commands: CommandBuffer, program: Program) -> Graph:
+    """The graph that a recording carries for a program, with its weights."""
+    if not program.graph:
+        raise CommandError(
+            f"{commands.name!r} does not carry the graph of its program {program.key!r}",
+            hint="record it with commands.graph(graph), or replay with programs={...}",
+        )
+    arrays = {name: commands.constants[constant] for name, constant in program.parameters}
+    graph = parse_text(program.graph, arrays, origin=f"the recording {commands.name!r}")
+    types = tuple(graph.input_types.values()), tuple(graph.output_types.values())
+    if types != (program.inputs, program.outputs):
+        raise CommandError(
+            f"{commands.name!r} carries another graph for its program {program.key!r} than it runs",
+            where=f"recorded as {program}, the graph is {Program(program.key, *types)}",
+        )
+    return graph
 
 
 def _left_open(inputs: Mapping[str, TensorType], sizes: Mapping[str, tuple[int, ...]]) -> bool:
