@@ -19,7 +19,7 @@ from rlx.driver import Artifact, CommandBuffer, CompilerModule, Device, Program,
 from rlx.errors import CommandError, IRError
 from rlx.ir import Dim, Graph, TensorType, fingerprint, specialize
 from rlx.ir.text import parse_text
-from rlx.options import Options
+from rlx.options import OptionError, Options
 from rlx.runtime.cache import DiskCache, MemoryCache, digest
 from rlx.runtime.prepared import PreparedCommands
 from rlx.runtime.program import CompiledGraph, CompiledModel
@@ -47,13 +47,20 @@ _memory = MemoryCache()
 class Session:
     """Compiles for one device with one set of options.
 
-    device: a `Device` or its name. Raises DeviceNotFound, listing those that are here, or OptionError.
+    device: a `Device` or its name. Raises DeviceNotFound, listing those that are here, or OptionError, also where the
+        device's backend has no such precision (it lists those that it has in `precisions`; "f32" where it lists none).
     """
 
     def __init__(self, device: Device | str = "cpu", options: Options | None = None) -> None:
         self.device = device if isinstance(device, Device) else Device(device)
         self.options = options or Options()
         self._backend = self.device.backend
+        precisions = getattr(self._backend, "precisions", ("f32",))
+        if self.options.precision not in precisions:
+            raise OptionError(
+                f"precision {self.options.precision!r} is not to be had on {self.device}",
+                hint=f"{self.device.kind} computes in: {', '.join(precisions)}",
+            )
         self._disk = DiskCache(self.options.cache_dir, self.options.cache_bytes) if self.options.cache else None
 
     def compile(self, model: Graph | Specializable, shapes: Shapes | None = None) -> CompiledGraph | CompiledModel:
