@@ -39,6 +39,8 @@ from rlx.codegen.lower.templates import AttentionSpec, Epilogue
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import f32
 
+#: Queries up to which the two products are streams of dot products, which bring nothing into place.
+_FEW_QUERIES = 4
 #: Tiles of queries from which on a block of values is worth a copy without gaps.
 _TILES_WORTH_A_COPY = 3
 #: Operations that one weight takes beside its score: a subtraction, exp, a sum, a comparison.
@@ -52,7 +54,7 @@ def attention_kernel(target: Target, spec: AttentionSpec, epilogue: Epilogue) ->
     q = matrix_view(spec.q, spec.batch, spec.m, spec.d)
     k = matrix_view(spec.k, spec.batch, spec.n, spec.d)
     v = matrix_view(spec.v, spec.batch, spec.n, spec.e)
-    if q is None or k is None or v is None:
+    if q is None or k is None or v is None or q.rows.count <= _FEW_QUERIES:
         return None
     matrices = prod(spec.batch)
     plan = plan_attention(target, f32, matrices, q.rows.count, k.rows.count, q.columns.count, v.columns.count)
@@ -119,6 +121,12 @@ class AttentionKernel:
         if rows_in_place(self.q, f32, self.plan.rows, reads):
             return RowsInPlace(self.q)
         return RowsCopied(self.q, f32, self.plan.queries)
+
+    @property
+    def skips(self) -> bool:
+        """Whether keys that no query of a tile sees may be left out: where finite values are easily told."""
+        lies_well = self.v.columns.stride == 1 and self.v.rows.stride is not None and self.v.dtype is f32
+        return self.spec.causal is not None and len(self.spec.m) == 1 and lies_well
 
     @property
     def values_in_place(self) -> bool:
@@ -195,19 +203,21 @@ class _Item:
             softmax.begin(e, self.places["largest"], self.places["total"], self.count)
             self._zero_sums()
         all_keys = I64(kernel.k.rows.count)
-        with e.loop(I64(0), all_keys, plan.keys) as key:
+        finite = self._values_are_finite() if kernel.skips else I1(0)
+        with e.loop(I64(0), self._seen(finite, self.count, I64(0), all_keys), plan.keys) as key:
             keys = all_keys
             if kernel.streams:
                 keys = e.intrinsic("smin", e.builder.sub(all_keys, key), I64(plan.keys))
             values, value_row = self._bring(key, keys)
             with e.loop(I64(0), self.count, plan.rows) as row:
                 height = self._height(row)
+                seen = self._seen(finite, e.integer_add(row, height), key, keys)
                 start = e.element_pointer(q, f32, e.integer_mul(row, I64(kernel.queries.row)))
-                self._multiply(row, start, keys)
+                self._multiply(row, start, seen)
                 rows = {name: self._at(name, row) for name in ("largest", "total")}
                 rows |= {name: self.places[name] for name in ("scores", "change")}
-                softmax.emit(e, rows, self.matrix, e.integer_add(self.first, row), height, key, keys)
-                self._mix(row, height, values, value_row, keys)
+                softmax.emit(e, rows, self.matrix, e.integer_add(self.first, row), height, key, seen)
+                self._mix(row, height, values, value_row, seen)
                 if not kernel.streams:
                     self._write(row, height, I64(0))
         if kernel.streams:
@@ -236,6 +246,37 @@ class _Item:
                 emit(rest)
             with whole:
                 emit(rows)
+
+    # -- what a causal mask leaves out -----------------------------------------------------------------------------
+
+    def _values_are_finite(self) -> ir.Value:
+        """Whether every value of the matrix is: then weights of 0 leave no trace in the sums."""
+        e, v, lanes = self.e, self.kernel.v, self.kernel.plan.lanes
+        zero = constant(vector(F32, lanes), 0.0)
+        traces = e.cell(zero)
+        width = v.columns.count
+        start = v.pointer(e, self.matrix, 0, 0)
+        with e.loop(I64(0), I64(v.rows.count)) as row:
+            line = e.element_pointer(start, f32, e.integer_mul(row, I64(v.rows.stride or 0)))
+            for at in range(0, width, lanes):
+                mask = None if at + lanes <= width else e.mask_for(I64(width - at), lanes)
+                value = real(e.load_lanes(e.element_pointer(line, f32, I64(at)), f32, lanes, mask))
+                e.write_cell(traces, e.fma(value, zero, real(e.read_cell(traces))))
+        return e.not_(e.any(e.is_nan(real(e.read_cell(traces)))))
+
+    def _seen(self, finite: ir.Value, queries: ir.Value, key: ir.Value, keys: ir.Value) -> ir.Value:
+        """How many of the `keys` keys from `key` on the item's first `queries` queries may see: whole panels, or all.
+
+        At least one, so that there is a score to begin with.
+        """
+        e, kernel = self.e, self.kernel
+        if not kernel.skips:
+            return keys
+        b, columns = e.builder, kernel.plan.score_columns
+        last = e.integer_add(e.integer_add(self.first, queries), I64(kernel.spec.causal or 0))
+        panels = b.sdiv(e.intrinsic("smax", b.sub(last, e.integer_add(key, I64(1))), I64(0)), I64(columns))
+        seen = e.intrinsic("smin", b.mul(b.add(panels, I64(1)), I64(columns)), keys)
+        return b.select(finite, seen, keys)
 
     # -- keys and values -------------------------------------------------------------------------------------------
 

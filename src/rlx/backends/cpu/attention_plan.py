@@ -16,6 +16,8 @@ MOST_KEYS = 256
 _MOST_QUERIES = 256
 #: Grid indices that an attention should have at least, so that threads share them evenly.
 _ITEMS = 8
+#: What a load, and what beginning a step, adds next to a multiply-add of one vector.
+_LOAD, _TILE_END = 0.1, 1.0
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,23 @@ def plan_attention(
     """For `batch` attentions of `queries` to `keys` over `depth`, with values of `width`."""
     lanes = target.lanes(dtype.bits)
     tile = choose_tile(target, dtype, batch, queries, width, min(keys, MOST_KEYS))
-    spare = 0 if target.has_fma else 1
-    vectors = 1
-    while tile.rows * (vectors + 1) + vectors + 2 + spare <= registers(target) and vectors * lanes < keys:
-        vectors += 1
-    columns = vectors * lanes
     even = keys / -(-keys // MOST_KEYS)
+    columns = _score_columns(target, lanes, tile.rows, math.ceil(even))
     block = math.ceil(even / columns) * columns
     tiles = -(-queries // tile.rows)
     query_blocks = max(-(-queries // _MOST_QUERIES), min(tiles // 2, -(-_ITEMS // batch)), 1)
     rows = queries if query_blocks == 1 else -(-tiles // query_blocks) * tile.rows
     return AttentionPlan(lanes, tile.rows, columns, tile.columns, rows, block)
+
+
+def _score_columns(target: Target, lanes: int, rows: int, keys: int) -> int:
+    """Columns of a tile of `rows` rows of scores: as many vectors as registers hold, unless they waste too much."""
+    spare = 1 if target.has_fma else 2
+    best, columns = math.inf, lanes
+    for vectors in range(1, registers(target)):
+        if vectors > 1 and (rows * vectors + vectors + spare > registers(target) or (vectors - 1) * lanes >= keys):
+            break
+        cost = math.ceil(keys / (vectors * lanes)) * (rows * vectors + _LOAD * (rows + vectors) + _TILE_END)
+        if cost < best:
+            best, columns = cost, vectors * lanes
+    return columns

@@ -129,7 +129,7 @@ class RowSoftmax:
                 emit(e.integer_add(at, I64(i * lanes)), None)
         with e.loop(most, whole, lanes) as at:
             emit(at, None)
-        if total % lanes:
+        if total % lanes:  # which only the last keys' vector can be short by
             with e.builder.if_then(e.builder.icmp_signed("<", whole, keys)):
                 emit(whole, e.mask_for(I64(total % lanes), lanes))
 
