@@ -15,6 +15,7 @@ from rlx.testing.conformance.suites import (
     failures,
     handles,
     memory_limits,
+    programs,
     queue_graphs,
     semaphores,
     streams,
@@ -27,6 +28,6 @@ SUITES: tuple[Suite, ...] = tuple(
     module.SUITE
     for module in (
         devices, buffers, views, transfers, dlpack, allocator, arena, streams, events, semaphores, command_buffers,
-        handles, failures, memory_limits, threads, device_loss, queue_graphs,
+        programs, handles, failures, memory_limits, threads, device_loss, queue_graphs,
     )
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from rlx.ir.dtypes import u8
 from rlx.testing.conformance.blocking import SOON, Caller
 from rlx.testing.conformance.case import Subject, Suite
 from rlx.testing.conformance.expect import expect_bits, expect_equal
-from rlx.testing.conformance.graphs import VECTOR, add, affine
+from rlx.testing.conformance.graphs import MANY, VECTOR, add, advance, affine, scramble
 
 SUITE = Suite("threads")
 
@@ -96,6 +97,33 @@ def two_programs_share_a_state_with_time_between_them(subject: Subject) -> None:
         for _ in range(turns):
             expected = 2 * (expected + 1) + 1
         expect_bits(state.read(), expected.astype(np.float32), "the state after all turns")
+
+
+@SUITE.case
+def two_programs_share_a_state_with_events_between_many_times(subject: Subject) -> None:
+    """Each program has a stream and a thread of its own; what passes between the threads is an event a turn."""
+    programs = subject.program(advance()), subject.program(scramble())
+    turns, past = 300, (SimpleQueue[Event](), SimpleQueue[Event]())
+    start, step = (subject.rng.integers(-(2**31), 2**31, MANY.sizes).astype(np.int32) for _ in range(2))
+    steps, scratch = subject.buffer(step), [Buffer.empty(MANY, subject.device) for _ in range(2)]
+    with BufferHandle("state", MANY, subject.device, initial=start) as state:
+
+        def drive(at: int) -> None:
+            stream = subject.stream()
+            inputs = [state.buffer, steps] if at == 0 else [state.buffer]
+            for turn in range(turns):
+                if at or turn:
+                    stream.wait(past[at].get(timeout=SOON))
+                stream.run(programs[at], inputs, [scratch[at]])
+                stream.copy(state.buffer, scratch[at])
+                past[1 - at].put(stream.record(Event()))
+            stream.synchronize()
+
+        _together(lambda: drive(0), lambda: drive(1))
+        expected = start
+        for _ in range(turns):
+            expected = (expected + step) * np.int32(1664525) + np.int32(1013904223)
+        expect_bits(state.read(), expected, "the state after all turns")
 
 
 @SUITE.case
