@@ -36,3 +36,9 @@ def lesser(webgpu: Device) -> Callable[..., Device]:
 def narrow(lesser: Callable[..., Device]) -> Device:
     """A device without 64-bit integers in shaders, as in browsers and on Metal."""
     return lesser("narrow", without={"shader-int64"})
+
+
+@pytest.fixture(scope="session")
+def small(lesser: Callable[..., Device]) -> Device:
+    """A device whose shaders bind 64 KiB at once, of buffers of 200 KiB."""
+    return lesser("small", lowered={"max-storage-buffer-binding-size": 64 << 10, "max-buffer-size": 200 << 10})

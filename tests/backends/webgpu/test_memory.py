@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlx.backends.webgpu import staging
 from rlx.driver import HOST, Buffer, DeviceArena
 from rlx.driver.memory import device_memory
 from rlx.errors import NotHostMemory, OutOfMemory
@@ -81,7 +80,7 @@ def test_more_than_the_device_holds_is_out_of_memory_and_says_so(webgpu):
 
 
 def test_long_reads_go_through_two_buffers_and_bring_every_byte(webgpu, monkeypatch):
-    monkeypatch.setattr(staging, "_MOST", 1 << 12)
+    monkeypatch.setattr(webgpu.backend.memory(webgpu.ordinal)._staging, "piece", 1 << 12)
     whole = _bytes(6, 30_001)
     buffer = Buffer.from_numpy(whole).to(webgpu)
     for start, stop in ((0, 30_001), (1, 30_000), (4095, 12_289)):

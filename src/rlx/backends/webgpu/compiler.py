@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from rlx.backends.webgpu.gpu import ALIGNMENT
 from rlx.backends.webgpu.plan import Planner, place_persistent, walk_steps
 from rlx.backends.webgpu.templates import WebGpuTemplates
 from rlx.codegen.lower import lower
@@ -24,10 +25,7 @@ from rlx.passes.pipeline import optimize
 
 def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node."""
-    features = device.properties.features
-    target = WgslTarget(
-        int64=bool(features.get("shader-int64")), max_bindings=int(features["max-storage-buffers-per-shader-stage"])
-    )
+    target = _target(device)
     optimized = optimize(graph, level=2 if options.optimize else 0, verify=verify if options.verify else None)
     program = lower(optimized, WebGpuTemplates(target), fuse=options.optimize, dispatch=dispatch_report(graph))
     places, persistent_bytes, constants = place_persistent(program)
@@ -39,6 +37,8 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     manifest: dict[str, Any] = {
         "name": program.name,
         "int64": target.int64,
+        "max_binding_bytes": target.max_binding_bytes,
+        "max_buffer_bytes": target.max_buffer_bytes,
         "inputs": _types(program.inputs),
         "outputs": _types(program.outputs),
         "parameters": _types(program.parameters),
@@ -47,6 +47,16 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
         "report": _report(program, shaders),
     }
     return Artifact(device.kind, manifest, {"wgsl": json.dumps(list(shaders)).encode(), "constants": constants})
+
+
+def _target(device: Device) -> WgslTarget:
+    features = device.properties.features
+    return WgslTarget(
+        int64=bool(features.get("shader-int64")),
+        max_bindings=int(features["max-storage-buffers-per-shader-stage"]),
+        max_binding_bytes=int(features["max-storage-buffer-binding-size"]) // ALIGNMENT * ALIGNMENT,
+        max_buffer_bytes=int(features["max-buffer-size"]) // ALIGNMENT * ALIGNMENT,
+    )
 
 
 def _types(types: dict[str, TensorType]) -> list[list[Any]]:

@@ -23,7 +23,7 @@ from rlx.backends.webgpu.timestamps import Timestamps
 from rlx.backends.webgpu.walk import Prepared, Walk
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.driver.planner import MemoryPlan
-from rlx.errors import BindingLimit, DriverError
+from rlx.errors import DriverError
 from rlx.ir import TensorType, dtypes
 from rlx.options import Options
 
@@ -45,6 +45,12 @@ class WebGpuExecutable:
         self._gpu = memory.gpu
         if manifest["int64"] and "shader-int64" not in self._gpu.features:
             raise DriverError(f"the artefact needs 64-bit integers in shaders, which {device} lacks")
+        needs, limit = manifest["max_binding_bytes"], self._gpu.limits["max-storage-buffer-binding-size"]
+        if needs > limit or manifest["max_buffer_bytes"] != self._gpu.largest_buffer:
+            raise DriverError(
+                f"the artefact was compiled for bindings of {needs} bytes in buffers of "
+                f"{manifest['max_buffer_bytes']}, {device} has {limit} and {self._gpu.largest_buffer}"
+            )
         self._debug = options.debug_memory
         self._lock = threading.Lock()
         self._sources: list[str] = json.loads(bytes(artifact.sections["wgsl"]))
@@ -101,8 +107,8 @@ class WebGpuExecutable:
             self._gpu.check()
             if self._debug:
                 self._arena.poison()
-            copies = [b if b.address % ALIGNMENT == 0 else b.copy() for b in inputs]
-            sinks = [b if b.address % ALIGNMENT == 0 else Buffer.empty(b.type, self.device) for b in outputs]
+            copies = [b if self._is_bindable(b) else b.copy() for b in inputs]
+            sinks = [b if self._is_bindable(b) else Buffer.empty(b.type, self.device) for b in outputs]
             addresses = tuple(b.address for b in (*copies, *sinks))
             prepared = self._calls.pop(addresses, None)
             if prepared is None:
@@ -121,6 +127,11 @@ class WebGpuExecutable:
             if self._debug:
                 self._arena.check()
 
+    def _is_bindable(self, buffer: Buffer) -> bool:
+        """Whether it lies as the plan supposes: at an aligned offset, in one wgpu buffer or from one's start."""
+        place, offset = self._memory.place(buffer.address)
+        return offset % ALIGNMENT == 0 and (offset == 0 or offset + buffer.type.nbytes <= place.size)
+
     @staticmethod
     def _spaces(weights: Sequence[Buffer]) -> dict[str, int]:
         return {f"parameter{i}": w.address for i, w in enumerate(weights)}
@@ -132,14 +143,8 @@ class WebGpuExecutable:
         entries = []
         for i, (space, offset, nbytes) in enumerate(places):
             buffer, start = self._memory.place(spaces[space] + offset)
-            size = min(nbytes, buffer.size - start)
-            if size + 3 < nbytes and nbytes > 8:
-                raise BindingLimit(
-                    f"a kernel binds {nbytes} bytes of {space}, of which one buffer of the device holds {size}",
-                    where=f"on {self.device}",
-                    hint="give it a buffer of its own, not a part of a larger one",
-                )
-            entries.append({"binding": i, "resource": {"buffer": buffer, "offset": start, "size": size}})
+            assert start + nbytes <= buffer.size, "the plan cuts where buffers end"
+            entries.append({"binding": i, "resource": {"buffer": buffer, "offset": start, "size": nbytes}})
         return pipeline, self._gpu.device.create_bind_group(layout=layout, entries=entries)
 
     def _pipeline(self, number: int, bindings: int) -> tuple[Any, Any]:

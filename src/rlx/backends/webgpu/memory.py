@@ -23,8 +23,6 @@ from rlx.errors import DriverError
 
 #: Addresses are multiples of this, with a gap of as much behind each allocation, so that ranges never touch.
 _STEP = 1 << 20
-#: Bytes that one write of a repeated pattern, or one copy by way of another buffer, takes at most.
-_PIECE = 16 << 20
 
 
 class WebGpuMemory:
@@ -138,7 +136,7 @@ class WebGpuMemory:
                 copies = list(self._copies(destination, source, nbytes))
                 for target, to, origin, start, part in copies if destination < source else reversed(copies):
                     if target is origin:  # WebGPU refuses to copy within one buffer
-                        between = self._staging.between(_PIECE)
+                        between = self._staging.between()
                         encoder.copy_buffer_to_buffer(origin, start, between, 0, part)
                         encoder.copy_buffer_to_buffer(between, 0, target, to, part)
                     else:
@@ -151,14 +149,14 @@ class WebGpuMemory:
         """(target, its offset, origin, its offset, bytes) of copies between single wgpu buffers."""
         while nbytes:
             (target, to), (origin, start) = self.place(destination), self.place(source)
-            part = min(nbytes, _PIECE, target.size - to, origin.size - start)
+            part = min(nbytes, self._staging.piece, target.size - to, origin.size - start)
             yield target, to, origin, start, part
             destination, source, nbytes = destination + part, source + part, nbytes - part
 
     def fill(self, destination: int, pattern: bytes, count: int) -> None:
         """A pattern's size is a power of two, so pieces repeat it whole."""
         nbytes = len(pattern) * count
-        data = pattern * (min(nbytes, _PIECE) // len(pattern))
+        data = pattern * (min(nbytes, self._staging.piece) // len(pattern))
         host = (ctypes.c_char * len(data)).from_buffer_copy(data)
         while nbytes:
             part = min(nbytes, len(data))

@@ -7,8 +7,9 @@ A step list becomes JSON:
     ["repeat", test, [space, offset], body]
 
 Spaces: "arena", "persistent", "inputN", "outputN", "parameterN". A binding is a whole virtual buffer, so its offset is
-a multiple of 256 bytes; where an argument starts within it is part of the shader. A copy is a shader too, as WebGPU
-refuses to copy within one buffer.
+a multiple of 256 bytes; where an argument starts within it is part of the shader. What is larger than the device binds
+at once is several bindings (`rlx.codegen.wgsl.split`). A copy is a shader too, as WebGPU refuses to copy within one
+buffer.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any
 from rlx.backends.webgpu.gpu import ALIGNMENT
 from rlx.codegen.kernel import Const, Kernel, Load, LoopKernel, Memory, Store, Var
 from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer
-from rlx.codegen.wgsl import Shader, WgslTarget, emit_kernel
+from rlx.codegen.wgsl import Shader, WgslTarget, emit_kernel, split_bindings
 from rlx.driver.planner import Interval, plan_apart, plan_memory
+from rlx.errors import BindingLimit
 from rlx.ir.dtypes import i64, u8, u32
 
 Place = list[Any]
@@ -111,13 +113,36 @@ class Planner:
         if _is_empty(kernel):
             return []
         shader = self._shader(kernel, operands)
-        bindings = []
+        bindings: list[list[Any]] = []
+        cuts: list[list[int]] = []
         for buffer in (*(o.buffer for o in operands), *((scratch,) if scratch else ())):
             # From the buffer's start, whatever the offset: a view may step backwards from it.
             space, offset = self._place(Operand(buffer))
-            bindings.append([space, offset, max(-(-buffer.nbytes // 4) * 4, 8)])
+            nbytes = max(-(-buffer.nbytes // 4) * 4, 8)
+            cuts.append(self._cuts(offset, nbytes))
+            ends = [*cuts[-1], nbytes]
+            starts = [0, *cuts[-1]]
+            bindings += [[space, offset + start, end - start] for start, end in zip(starts, ends, strict=True)]
+        if any(cuts):
+            if len(bindings) > self._target.max_bindings:
+                raise BindingLimit(
+                    f"kernel {kernel.label} binds {len(bindings)} parts of its tensors, of at most "
+                    f"{self._target.max_binding_bytes} bytes, the device binds {self._target.max_bindings} at once",
+                    hint="run a smaller batch, or the model on another device",
+                )
+            shader = split_bindings(shader, cuts)
         number = self._shaders.setdefault(shader.source, len(self._shaders))
         return [["launch", number, bindings, list(shader.workgroups), kernel.label]]
+
+    def _cuts(self, offset: int, nbytes: int) -> list[int]:
+        """Where a range of a space is cut, so that each part can be bound and lies in one of the device's buffers."""
+        found, at = [], 0
+        while True:
+            room = self._target.max_buffer_bytes - (offset + at) % self._target.max_buffer_bytes
+            at += min(self._target.max_binding_bytes, room)
+            if at >= nbytes:
+                return found
+            found.append(at)
 
     def _shader(self, kernel: Kernel, operands: Sequence[Operand]) -> Shader:
         pairs = zip(kernel.args, operands, strict=True)

@@ -18,37 +18,48 @@ from typing import Any
 from rlx.backends.webgpu.gpu import Gpu
 
 _LEAST = 1 << 12
-#: Longer reads go in pieces of this size: one is filled while the last is emptied.
+#: Longer transfers go in pieces of this size, or smaller where the device's buffers are.
 _MOST = 16 << 20
 
 
 class Staging:
-    """The staging buffers of one device. made: how many buffers it has made, ever."""
+    """The staging buffers of one device.
+
+    piece: bytes that go through one at once, a power of two. made: how many buffers it has made, ever.
+    """
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self._rings: dict[int, list[Any]] = {}
         self._between: Any = None
         self._mark: Any = None
+        self.piece = min(_MOST, 1 << (gpu.largest_buffer.bit_length() - 2))
         self.made = 0
 
     def read(self, buffer: Any, offset: int, nbytes: int, host: int) -> None:
         """Bytes of a wgpu buffer to a host address, after all that was submitted before. Raises DeviceLost."""
         gpu = self._gpu
         with gpu.reading:
-            pending: tuple[Any, Any, int, int, int] | None = None
-            done = turn = 0
-            while done < nbytes:
-                part = min(_MOST, nbytes - done)
-                start, end = (offset + done) & ~3, (offset + done + part + 3) & ~3
-                staging = self._of_size(end - start, turn)
-                awaited = self._submit(buffer, start, staging, end - start)
-                if pending is not None:
-                    self._take(*pending)
-                pending = (staging, awaited, offset + done - start, part, host + done)
-                done, turn = done + part, 1 - turn
+            try:
+                self._read(buffer, offset, nbytes, host)
+            except BaseException:
+                self._rings.clear()  # what is mapped, or about to be, serves nobody any more
+                raise
+
+    def _read(self, buffer: Any, offset: int, nbytes: int, host: int) -> None:
+        pending: tuple[Any, Any, int, int, int] | None = None
+        done = turn = 0
+        while done < nbytes:
+            part = min(self.piece, nbytes - done)
+            start, end = (offset + done) & ~3, (offset + done + part + 3) & ~3
+            staging = self._of_size(end - start, turn)
+            awaited = self._submit(buffer, start, staging, end - start)
             if pending is not None:
                 self._take(*pending)
+            pending = (staging, awaited, offset + done - start, part, host + done)
+            done, turn = done + part, 1 - turn
+        if pending is not None:
+            self._take(*pending)
 
     def wait(self) -> None:
         """Return when all that was submitted is done. Raises DeviceLost."""
@@ -61,11 +72,11 @@ class Staging:
             awaited = self._submit(self._mark, 0, staging, 4)
             self._take(staging, awaited, 0, 0, 0)
 
-    def between(self, nbytes: int) -> Any:
-        """A buffer that copies within one buffer go through."""
+    def between(self) -> Any:
+        """A buffer of one piece that copies within one buffer go through."""
         usage = self._gpu.wgpu.BufferUsage
         if self._between is None:
-            self._between = self._make(nbytes, usage.COPY_SRC | usage.COPY_DST)
+            self._between = self._make(self.piece, usage.COPY_SRC | usage.COPY_DST)
         return self._between
 
     def _submit(self, buffer: Any, start: int, staging: Any, nbytes: int) -> Any:
@@ -95,7 +106,7 @@ class Staging:
     def _of_size(self, nbytes: int, turn: int) -> Any:
         size = max(_LEAST, 1 << (nbytes - 1).bit_length())
         ring = self._rings.setdefault(size, [])
-        if turn == len(ring):
+        while turn >= len(ring):
             usage = self._gpu.wgpu.BufferUsage
             ring.append(self._make(size, usage.MAP_READ | usage.COPY_DST))
         return ring[turn]

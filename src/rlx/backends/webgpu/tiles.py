@@ -136,14 +136,14 @@ class Product:
         line("}")
         line(f"for (var kk = 0i; kk < {DEPTH // 4}; kk = kk + 1i) {{")
         for r in range(tile.rows):
-            line(f"let a{r} = left[(ty * {tile.rows} + {r}) * {DEPTH // 4} + kk];")
+            line(f"let f{r} = left[(ty * {tile.rows} + {r}) * {DEPTH // 4} + kk];")
         for step in range(4):
             line("{")
             for j in range(vectors):
                 line(f"let b{j} = right[(kk * 4 + {step}) * {stride} + tx + {j * SIDE}];")
             for r in range(tile.rows):
                 for j in range(vectors):
-                    line(f"c{r}_{j} = c{r}_{j} + a{r}[{step}] * b{j};")
+                    line(f"c{r}_{j} = c{r}_{j} + f{r}[{step}] * b{j};")
             line("}")
         line("}")
         line("}")

@@ -28,10 +28,14 @@ class WgslTarget:
     """What a shader may use.
 
     int64: the language extension for 64-bit integers. max_bindings: storage buffers a shader may see.
+    max_binding_bytes: of one of them. max_buffer_bytes: of one buffer that holds what is bound. Both are multiples of
+        256; the defaults are what every WebGPU device allows.
     """
 
     int64: bool = False
     max_bindings: int = 8
+    max_binding_bytes: int = 128 << 20
+    max_buffer_bytes: int = 256 << 20
 
 
 def register_type(dtype: DType, target: WgslTarget) -> str:

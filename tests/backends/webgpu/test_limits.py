@@ -1,0 +1,105 @@
+"""Tensors above what a shader may bind, and above what a buffer may hold: the device is held to small limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rlx.driver import HOST, Buffer
+from rlx.errors import BindingLimit
+from rlx.ir import GraphBuilder, type_of
+from rlx.ir.interpret import interpret
+from rlx.options import Options
+from rlx.runtime import Session
+
+NO_CACHE = Options(cache=False)
+
+
+def _agree(graph, inputs, device, options=NO_CACHE, rtol=0.0):
+    with Session(device, options).compile(graph) as program:
+        got = program.run(inputs)
+    for name, expected in interpret(graph, inputs).items():
+        np.testing.assert_allclose(got[name], expected, rtol=rtol, atol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, np.float16, np.bool_])
+def test_elements_are_read_and_written_across_parts(small, dtype):
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(0, 50, 34_003).astype(dtype) for _ in range(2))
+    b = GraphBuilder("elements")
+    v, w = (b.input(name, type_of(array)) for name, array in (("x", x), ("y", y)))
+    larger = b.emit("max", v, w)
+    graph = b.build({"max": larger, "back": b.emit("rev", larger, dimensions=(0,))})
+    _agree(graph, {"x": x, "y": y}, small)
+
+
+def test_a_table_is_gathered_from_whichever_part_holds_the_row(small):
+    rng = np.random.default_rng(1)
+    table, rows = rng.normal(size=(1700, 40)).astype(np.float32), rng.integers(0, 1700, (90, 1)).astype(np.int32)
+    b = GraphBuilder("gather")
+    t, r = b.input("table", type_of(table)), b.input("rows", type_of(rows))
+    taken = b.emit(
+        "gather", t, r, offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0,), slice_sizes=(1, 40)
+    )
+    _agree(b.build({"y": taken}), {"table": table, "rows": rows}, small)
+
+
+def test_products_run_over_operands_in_parts(small):
+    rng = np.random.default_rng(2)
+    x = rng.integers(-4, 5, (190, 230)).astype(np.float32)
+    w = rng.integers(-4, 5, (230, 170)).astype(np.float32)
+    b = GraphBuilder("product")
+    dot = b.emit("dot_general", b.input("x", type_of(x)), b.parameter("w", w), lhs_contract=(1,), rhs_contract=(0,))
+    _agree(b.build({"y": b.emit("abs", dot)}), {"x": x}, small)
+
+
+def test_convolutions_run_over_images_in_parts(small):
+    rng = np.random.default_rng(9)
+    x = rng.integers(-4, 5, (1, 20, 33, 35)).astype(np.float32)
+    w = rng.integers(-4, 5, (24, 20, 3, 3)).astype(np.float32)
+    b = GraphBuilder("conv")
+    y = b.emit(
+        "conv_general", b.input("x", type_of(x)), b.parameter("w", w),
+        strides=(1, 1), padding=((1, 1), (1, 1)), lhs_dilation=(1, 1), rhs_dilation=(1, 1),
+    )  # fmt: skip
+    _agree(b.build({"y": b.emit("abs", y)}), {"x": x}, small)
+
+
+def test_rows_are_summed_and_normalised_across_parts(small):
+    x = np.random.default_rng(3).normal(size=(37, 1900)).astype(np.float32)
+    b = GraphBuilder("rows")
+    v = b.input("x", type_of(x))
+    graph = b.build({"softmax": b.emit("softmax", v, axis=1), "sum": b.emit("reduce_sum", v, dimensions=(0,))})
+    _agree(graph, {"x": x}, small, rtol=2e-5)
+
+
+def test_an_arena_larger_than_a_buffer_keeps_its_values(small):
+    x = np.random.default_rng(4).integers(-9, 9, (70, 90)).astype(np.float32)
+    b = GraphBuilder("arena")
+    v = b.input("x", type_of(x))
+    parts = [b.emit("cumsum", v, dimension=i % 2) for i in range(9)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = b.emit("add", total, b.emit("rev", part, dimensions=(0,)))
+    _agree(b.build({"y": total}), {"x": x}, small, Options(cache=False, optimize=False, debug_memory=True))
+
+
+def test_a_view_across_the_seam_of_two_buffers_is_taken(small):
+    x = np.arange(60_000, dtype=np.float32)
+    whole = Buffer.from_numpy(x).to(small)
+    part = whole[64 * 700 : 64 * 900]
+    b = GraphBuilder("view")
+    program = Session(small, NO_CACHE).compile(b.build({"y": b.emit("neg", b.input("x", part.type))}))
+    got = program.run({"x": part})["y"]
+    np.testing.assert_array_equal(got.to(HOST).numpy(), -x[64 * 700 : 64 * 900])
+
+
+def test_more_parts_than_a_shader_binds_are_refused_with_both_numbers(lesser):
+    device = lesser(
+        "tiny", lowered={"max-storage-buffer-binding-size": 4096, "max-storage-buffers-per-shader-stage": 8}
+    )
+    x = np.zeros(6000, np.float32)
+    b = GraphBuilder("parts")
+    graph = b.build({"y": b.emit("neg", b.input("x", type_of(x)))})
+    with pytest.raises(BindingLimit, match=r"12 parts .* 4096 bytes, .* 8 at once"):
+        Session(device, NO_CACHE).compile(graph)
