@@ -56,6 +56,7 @@ def _target(device: Device) -> WgslTarget:
         max_bindings=int(features["max-storage-buffers-per-shader-stage"]),
         max_binding_bytes=int(features["max-storage-buffer-binding-size"]) // ALIGNMENT * ALIGNMENT,
         max_buffer_bytes=int(features["max-buffer-size"]) // ALIGNMENT * ALIGNMENT,
+        workgroup_bytes=int(features["max-compute-workgroup-storage-size"]),
     )
 
 

@@ -1,9 +1,10 @@
-"""Kernels that loops cannot express well, for WebGPU: matrix products and convolutions."""
+"""Kernels that loops cannot express well, for WebGPU: matrix products, convolutions, attention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rlx.backends.webgpu.attention import attention_kernel
 from rlx.backends.webgpu.conv import conv_kernel
 from rlx.backends.webgpu.matmul import tiled_matmul
 from rlx.codegen.kernel import TemplateKernel
@@ -29,4 +30,4 @@ class WebGpuTemplates:
         return None if kernel is None else ConvKernels(None, 0, kernel)
 
     def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None:
-        return None
+        return attention_kernel(spec, epilogue, self.target)

@@ -7,7 +7,8 @@ a memory that it loads from is stored to, or its scope ends. i64 expressions tha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -164,6 +165,13 @@ class BodyEmitter:
         self.line("}")
         self._turn = "0"
         self._forget({v.name for v, _ in axes}, set())
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """What is bound to names inside stays inside: for a block of the caller's own lines."""
+        self._shared.append({})
+        yield
+        self._shared.pop()
 
     def _named(self, text: str) -> str:
         name = self._fresh("v")

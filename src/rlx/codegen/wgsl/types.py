@@ -29,13 +29,14 @@ class WgslTarget:
 
     int64: the language extension for 64-bit integers. max_bindings: storage buffers a shader may see.
     max_binding_bytes: of one of them. max_buffer_bytes: of one buffer that holds what is bound. Both are multiples of
-        256; the defaults are what every WebGPU device allows.
+        256. workgroup_bytes: memory that a workgroup shares. The defaults are what every WebGPU device allows.
     """
 
     int64: bool = False
     max_bindings: int = 8
     max_binding_bytes: int = 128 << 20
     max_buffer_bytes: int = 256 << 20
+    workgroup_bytes: int = 16 << 10
 
 
 def register_type(dtype: DType, target: WgslTarget) -> str:
