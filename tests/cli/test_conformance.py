@@ -32,3 +32,24 @@ def test_an_unknown_suite_is_a_usage_error(rlx):
     done = rlx("conformance", "--suite", "view", "--json")
     assert done.code == 2
     assert "did you mean 'views'?" in done.document["error"]["hint"]
+
+
+def test_the_score_is_written_as_a_page(rlx, tmp_path):
+    page = tmp_path / "score.md"
+    done = rlx("conformance", "--device", "reference", "--suite", "devices", "--suite", "device_loss", "--seed", "7",
+               "--json", "--write", str(page))  # fmt: skip
+    text = page.read_text()
+    assert (done.code, done.document["seed"]) == (0, 7)
+    assert "**reference:0 conforms**" in text
+    assert "rlx conformance --device reference:0 --seed 7 --write" in text
+    assert f"| devices | {done.document['suites']['devices']['passed']} | 0 | 0 | 0 |" in text
+    assert text.count("the interpreter computes in the process itself") == 1  # a reason, and seven cases
+    assert text.count("`device_loss/") == 7
+
+
+def test_a_page_that_cannot_be_written_is_a_usage_error(rlx, tmp_path):
+    done = rlx(
+        "conformance", "--device", "reference", "--suite", "devices", "--write", str(tmp_path / "no" / "page.md")
+    )
+    assert done.code == 2
+    assert "cannot write the page" in done.err

@@ -19,7 +19,18 @@ from rlx.driver import Buffer, Device, Semaphore
 from rlx.driver import stream as stream_module
 from rlx.driver.memory import DeviceMemory
 from rlx.errors import BrokenBackend, UsageError
-from rlx.testing.conformance import Case, Expectations, Programs, Score, all_cases, conform, kit, run_case
+from rlx.testing.conformance import (
+    Case,
+    Expectations,
+    Programs,
+    Result,
+    Score,
+    all_cases,
+    conform,
+    kit,
+    run_case,
+    score_page,
+)
 from rlx.testing.conformance.case import Subject
 from rlx.testing.conformance.lost_device import lose
 from rlx.testing.conformance.script import check, simulate
@@ -207,6 +218,22 @@ def test_the_score_is_plain_json_and_counts_every_case() -> None:
         document["counts"]["passed"] == len(document["cases"]) == sum(s["passed"] for s in document["suites"].values())
     )
     assert list(document["suites"]) == ["devices", "events"]
+
+
+def test_a_page_tells_each_reason_once_and_numerics_by_dtype() -> None:
+    results = [
+        Result("numerics/add[f32]", "numerics", "passed", 1.0),
+        Result("numerics/add[f64]", "numerics", "unsupported", 0.0, "no f64"),
+        Result("numerics/mul[f64]", "numerics", "unsupported", 0.0, "no f64"),
+        Result("views/x", "views", "failed", 2.0, "wrong\nby 1"),
+    ]
+    page = score_page(Score("mine:0", "Mine", results, ["old/*"], True, 3))
+    assert "**mine:0 does not conform**" in page
+    assert "| f64 | 0 | 0 | 0 | 2 | 0.00 s |" in page
+    assert "| all | 1 | 1 | 0 | 2 | 3.00 s |" in page
+    assert "- no f64: `numerics/add[f64]`, `numerics/mul[f64]`" in page
+    assert "- wrong by 1: `views/x`" in page
+    assert "- `old/*`" in page
 
 
 def test_a_strangers_package_runs_the_kit_with_pytest(plugin_path: list[str], tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""`rlx conformance`: is a device what a device promises to be? The kit's score, as a table or one JSON document."""
+"""`rlx conformance`: is a device what a device promises to be? The score as a table, one JSON document, or a page."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,12 +11,16 @@ from rlx.cli.exit_codes import ExitCode
 from rlx.cli.program import DeviceOption, JsonOption
 from rlx.cli.terminal import print_json, print_note, print_table, progress, seconds
 from rlx.driver import Device
-from rlx.testing.conformance import Result, Score, conform
+from rlx.errors import UsageError
+from rlx.testing.conformance import Result, Score, conform, score_page
 
 SuiteOption = Annotated[
     list[str] | None, typer.Option("--suite", metavar="NAME", help="Run this suite alone. Repeatable.")
 ]
 FullOption = Annotated[bool, typer.Option("--full", help="Numerics of every op, dtype and sample, not of a few.")]
+WriteOption = Annotated[
+    Path | None, typer.Option("--write", metavar="FILE.md", help="Write the score as a Markdown page too.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of all content and of the random queue graphs.")]
 
 
@@ -25,16 +30,26 @@ def conformance(
     full: FullOption = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
+    write: WriteOption = None,
 ) -> None:
     """Run the conformance kit on a device. Ends with 1 where the device does not conform."""
     with progress("conformance"):
         score = conform(Device(device), suites=suite or (), full=full, seed=seed)
+    if write is not None:
+        _write(write, score_page(score))
     if as_json:
         print_json(score.document())
     else:
         _print_score(score)
     if not score.conforms:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write the page {str(path)!r}: {error.strerror}") from error
 
 
 def _print_score(score: Score) -> None:

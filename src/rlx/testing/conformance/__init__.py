@@ -7,6 +7,7 @@ Three ways to run it: `rlx conformance --device D`; `conform(Device("d"))`; and 
 from rlx.testing.conformance.case import Case, Programs, Subject, Suite
 from rlx.testing.conformance.expectations import Expectations
 from rlx.testing.conformance.kit import SUITE_NAMES, Result, Score, all_cases, conform, run_case
+from rlx.testing.conformance.page import score_page
 
 __all__ = [
     "SUITE_NAMES",
@@ -20,4 +21,5 @@ __all__ = [
     "all_cases",
     "conform",
     "run_case",
+    "score_page",
 ]

@@ -3,7 +3,7 @@
 A backend declares both as an attribute `conformance`, a mapping of plain data, so that it need not import the kit:
 
     conformance = {
-        "unsupported": {"numerics/*[f64]": "the hardware has no f64"},
+        "unsupported": {"numerics/*[*f64*]": "the hardware has no f64"},
         "expected failure": {"transfers/odd_offsets_*": "copies are rounded to 4 bytes, see ticket 12"},
     }
 

@@ -39,13 +39,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Score:
-    """All results on one device. stale: lines of the backend's lists that match no case."""
+    """All results on one device. stale: lines of the backend's lists that match no case. full, seed: as asked for."""
 
     device: str
     name: str
     results: Sequence[Result]
     stale: Sequence[str]
     full: bool
+    seed: int = 0
 
     @property
     def conforms(self) -> bool:
@@ -67,6 +68,7 @@ class Score:
             "name": self.name,
             "rlx": __version__,
             "full": self.full,
+            "seed": self.seed,
             "conforms": self.conforms,
             "counts": {status: self.count(status) for status in _STATUSES},
             "suites": {s: {status: self.count(status, s) for status in _STATUSES} for s in self.suites},
@@ -116,7 +118,7 @@ def conform(
     finally:
         programs.close()
     stale = expectations.stale(case.id for case in all_cases(full=True))
-    return Score(str(device), device.properties.name, results, stale, full)
+    return Score(str(device), device.properties.name, results, stale, full, seed)
 
 
 def run_case(case: Case, programs: Programs, expectations: Expectations, *, seed: int = 0) -> Result:
