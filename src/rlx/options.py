@@ -66,6 +66,8 @@ class Options:
     optimize: False keeps the graph as it is written, each op its own kernel (for comparing).
     cache: keep compiled programs on disk, in `cache_dir`, at most `cache_bytes` in all.
     verify: run the verifier after every pass.
+    host_fallback: let the host run what the device cannot express, with copies each way; the report's dispatch names
+        every such op. A device that can run everything, as the CPU, has nothing to leave to it.
     debug_memory: red zones around every value in the arena, poison in all memory, checked after each run.
 
     Raises OptionError where a value cannot be honoured.
@@ -79,6 +81,7 @@ class Options:
     cache_dir: Path = field(default_factory=_cache_dir)
     cache_bytes: int = field(default_factory=lambda: _count("RLX_CACHE_BYTES", 2 << 30))
     verify: bool = field(default_factory=lambda: _flag("RLX_VERIFY", False))
+    host_fallback: bool = False
     debug_memory: bool = False
 
     def __post_init__(self) -> None:

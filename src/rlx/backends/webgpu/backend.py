@@ -14,7 +14,8 @@ from typing import ClassVar
 from rlx.backends.webgpu.executable import WebGpuExecutable
 from rlx.backends.webgpu.gpu import Gpu, adapters, gpu
 from rlx.backends.webgpu.memory import WebGpuMemory
-from rlx.driver import Artifact, Device, DeviceProperties
+from rlx.backends.webgpu.mixed import MixedExecutable
+from rlx.driver import Artifact, Device, DeviceProperties, Executable
 from rlx.errors import DriverError
 from rlx.options import Options
 
@@ -75,10 +76,11 @@ class WebGpuBackend:
         opened = self._gpu(device.ordinal)
         return {"features": ",".join(sorted(opened.features)), **{name: str(opened.limits[name]) for name in _SHAPING}}
 
-    def load(self, artifact: Artifact, device: Device, options: Options) -> WebGpuExecutable:
+    def load(self, artifact: Artifact, device: Device, options: Options) -> Executable:
         if artifact.backend not in (self.kind, *KINDS):
             raise DriverError(f"an artefact compiled for {artifact.backend!r} cannot run on {device}")
-        return WebGpuExecutable(artifact, device, options, self.memory(device.ordinal))
+        loaded = MixedExecutable if "parts" in artifact.manifest else WebGpuExecutable
+        return loaded(artifact, device, options, self.memory(device.ordinal))
 
     def lose_device(self, ordinal: int) -> None:
         """Lose the device as a reset of its driver would, for the conformance kit; it stays lost."""

@@ -7,9 +7,11 @@ driver. Compiling needs the device's features alone and may run in any thread.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from rlx.backends.webgpu.gpu import ALIGNMENT
+from rlx.backends.webgpu.partition import partition
 from rlx.backends.webgpu.plan import Planner, place_persistent, walk_steps
 from rlx.backends.webgpu.templates import WebGpuTemplates
 from rlx.codegen.lower import lower
@@ -17,17 +19,42 @@ from rlx.codegen.printer import kernel_identity
 from rlx.codegen.program import Launch, LoweredProgram
 from rlx.codegen.wgsl import WgslTarget
 from rlx.driver import Artifact, Device
-from rlx.ir import Graph, TensorType, verify
+from rlx.errors import BindingLimit, CustomCallNotCompiled, RLXError, UnsupportedKernel
+from rlx.ir import Graph, Node, TensorType, Value, fingerprint, print_graph, verify
 from rlx.options import Options
 from rlx.passes.inline import dispatch_report
 from rlx.passes.pipeline import optimize
 
+#: What says that the device cannot run something that the host can.
+REFUSALS = (UnsupportedKernel, BindingLimit, CustomCallNotCompiled)
+Dispatch = Sequence[tuple[str, str, str]]
+
 
 def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
-    """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node."""
+    """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node.
+
+    With `options.host_fallback`, what the device cannot express is left to the host, each op by itself.
+    """
+    check = verify if options.verify else None
+    optimized = optimize(graph, level=2 if options.optimize else 0, precision=options.precision, verify=check)
+    dispatch = dispatch_report(graph)
+    try:
+        manifest, sections = _compile(optimized, device, options, dispatch)
+    except REFUSALS as error:
+        if not options.host_fallback:
+            way = "Options(host_fallback=True) lets the host run what the device cannot"
+            hint = f"{error.hint}; {way}" if error.hint else way
+            raise type(error)(error.message, where=error.where, hint=hint) from error
+        manifest, sections = _compile_in_parts(optimized, device, options, dispatch, error)
+    return Artifact(device.kind, manifest, sections)
+
+
+def _compile(
+    graph: Graph, device: Device, options: Options, dispatch: Dispatch = ()
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """(manifest, sections) of a graph in primitives, all of it for the device."""
     target = _target(device)
-    optimized = optimize(graph, level=2 if options.optimize else 0, verify=verify if options.verify else None)
-    program = lower(optimized, WebGpuTemplates(target), fuse=options.optimize, dispatch=dispatch_report(graph))
+    program = lower(graph, WebGpuTemplates(target), fuse=options.optimize, dispatch=dispatch)
     places, persistent_bytes, constants = place_persistent(program)
     shaders: dict[str, int] = {}
     lists = {}
@@ -46,7 +73,74 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
         "lists": lists,
         "report": _report(program, shaders),
     }
-    return Artifact(device.kind, manifest, {"wgsl": json.dumps(list(shaders)).encode(), "constants": constants})
+    return manifest, {"wgsl": json.dumps(list(shaders)).encode(), "constants": constants}
+
+
+def _compile_in_parts(
+    graph: Graph, device: Device, options: Options, dispatch: Dispatch, refused: RLXError
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """As `_compile`, where the device refused the whole: nodes that it refuses alone are the host's."""
+    on_host = _refused_nodes(graph, device, options)
+    if not on_host:
+        raise refused
+    rows, sections, steps, between = [], {}, [], {}
+    setup: list[Any] = []
+    for number, part in enumerate(partition(graph, on_host)):
+        if part.on_host:
+            operations = [n.op for n in part.graph.nodes if n in on_host or n.inputs]
+            manifest: dict[str, Any] = {
+                "label": f"host: {', '.join(operations)}",
+                "parameters": _types({p.name: p.value.type for p in part.graph.parameters}),
+            }
+            made = {"graph": print_graph(part.graph).encode()}
+            moved = sum(v.type.nbytes for v in (*part.graph.inputs, *part.graph.outputs))
+            steps.append(
+                {
+                    "kernel": "host", "label": manifest["label"], "ops": operations, "flops": 0.0, "bytes": moved,
+                    "location": str(part.graph.nodes[-1].location),
+                }
+            )  # fmt: skip
+        else:
+            manifest, made = _compile(part.graph, device, options)
+            steps += manifest["report"]["steps"]
+            setup += manifest["report"]["setup"]
+        row = {"on_host": part.on_host, "inputs": part.inputs, "outputs": part.outputs, "manifest": manifest}
+        rows.append(row)
+        sections |= {f"{number}.{name}": data for name, data in made.items()}
+        between |= {n: v.type for n, v in zip(part.outputs, part.graph.outputs, strict=True) if n.startswith("value")}
+    dispatched = [*map(list, dispatch), *([n.op, str(n.location), "host"] for n in on_host)]
+    return {
+        "name": graph.name,
+        "inputs": _types(graph.input_types),
+        "outputs": _types(graph.output_types),
+        "parameters": _types({p.name: p.value.type for p in graph.parameters}),
+        "parts": rows,
+        "between": _types(between),
+        "report": {"dispatch": dispatched, "setup": setup, "steps": steps, "target": "wgsl and the host"},
+    }, sections
+
+
+def _refused_nodes(graph: Graph, device: Device, options: Options) -> dict[Node, RLXError]:
+    """Nodes that the device refuses when they stand alone, with what it says, in the graph's order."""
+    known: dict[str, RLXError | None] = {}
+    found: dict[Node, RLXError] = {}
+    for node in graph.nodes:
+        inputs = tuple(Value(v.type, f"x{i}") for i, v in enumerate(node.inputs))
+        outputs = tuple(Value(v.type) for v in node.outputs)
+        alone = Node(node.op, inputs, outputs, node.attrs, node.regions)
+        names = tuple(f"y{i}" for i in range(len(outputs)))
+        single = Graph("one node", inputs, (), (alone,), outputs, names)
+        key = fingerprint(single)
+        if key not in known:
+            try:
+                _compile(single, device, options)
+                known[key] = None
+            except REFUSALS as error:
+                known[key] = error
+        error = known[key]
+        if error is not None:
+            found[node] = error
+    return found
 
 
 def _target(device: Device) -> WgslTarget:

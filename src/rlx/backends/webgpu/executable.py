@@ -37,9 +37,9 @@ class WebGpuExecutable:
     def __init__(self, artifact: Artifact, device: Device, options: Options, memory: WebGpuMemory) -> None:
         manifest = artifact.manifest
         self.device = device
-        self.inputs = _types(manifest["inputs"])
-        self.outputs = _types(manifest["outputs"])
-        self.parameters = _types(manifest["parameters"])
+        self.inputs = types_of(manifest["inputs"])
+        self.outputs = types_of(manifest["outputs"])
+        self.parameters = types_of(manifest["parameters"])
         self._manifest = manifest
         self._memory = memory
         self._gpu = memory.gpu
@@ -198,5 +198,6 @@ class WebGpuExecutable:
             self._weights = []
 
 
-def _types(rows: Sequence[Sequence[Any]]) -> dict[str, TensorType]:
+def types_of(rows: Sequence[Sequence[Any]]) -> dict[str, TensorType]:
+    """Names -> types, from a manifest's rows."""
     return {name: TensorType(tuple(shape), dtypes.by_name(dtype)) for name, dtype, shape in rows}

@@ -23,7 +23,7 @@ from rlx.codegen.kernel import Const, Kernel, Load, LoopKernel, Memory, Store, V
 from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer
 from rlx.codegen.wgsl import Shader, WgslTarget, emit_kernel, split_bindings
 from rlx.driver.planner import Interval, plan_apart, plan_memory
-from rlx.errors import BindingLimit
+from rlx.errors import BindingLimit, UnsupportedKernel
 from rlx.ir.dtypes import i64, u8, u32
 
 Place = list[Any]
@@ -70,7 +70,7 @@ class Planner:
         """The list as JSON, with the memory plan of its arena; debug: every value has bytes of its own."""
         for step in walk_steps(steps):
             if isinstance(step, Launch) and not _is_empty(step.kernel):
-                nbytes = self._shader(step.kernel, step.operands).scratch
+                nbytes = self._shader_of(step).scratch
                 if nbytes:
                     self._scratch[step] = VirtualBuffer(f"scratch of {step.kernel.label}", nbytes, "temporary")
         lifetimes = _Lifetimes(self._scratch)
@@ -143,6 +143,13 @@ class Planner:
             if at >= nbytes:
                 return found
             found.append(at)
+
+    def _shader_of(self, step: Launch) -> Shader:
+        try:
+            return self._shader(step.kernel, step.operands)
+        except UnsupportedKernel as error:
+            message = f"{', '.join(step.sources) or step.kernel.label}: {error.message}"
+            raise UnsupportedKernel(message, where=error.where or f"at {step.location}", hint=error.hint) from error
 
     def _shader(self, kernel: Kernel, operands: Sequence[Operand]) -> Shader:
         pairs = zip(kernel.args, operands, strict=True)
