@@ -11,6 +11,7 @@ from rlx.driver import Buffer, CommandBuffer, Device, load_commands, save_comman
 from rlx.errors import CommandError, CommandFileError, DeviceError
 from rlx.ir import fingerprint, print_graph
 from rlx.ir.text import parse_text
+from rlx.testing.conformance.blocking import Caller
 from rlx.testing.conformance.case import Programs, Subject, Suite
 from rlx.testing.conformance.expect import expect, expect_bits, expect_equal, expect_raises
 from rlx.testing.conformance.graphs import FOUR, VECTOR, add, affine
@@ -90,6 +91,64 @@ def a_file_replays_here_and_on_the_reference_device_with_equal_results(subject: 
     reference.close()
     expect_bits(results[0], results[1], "z here and on the reference device")
     expect_bits(results[0], 2 * x + 1 + c, "z")
+
+
+@SUITE.case
+def a_recording_moves_bytes_between_devices(subject: Subject) -> None:
+    content, stream = subject.content(VECTOR), subject.stream()
+    commands = CommandBuffer("round trip")
+    source, there, back = (commands.slot(n, VECTOR) for n in ("source", "there", "back"))
+    commands.copy(there, source)
+    commands.copy(back, there)
+    for device in Device.all():
+        bound = {
+            "source": Buffer.from_numpy(content, copy=True, device=device),
+            "there": Buffer.empty(VECTOR, subject.device),
+        }
+        bound["back"] = Buffer.empty(VECTOR, device)
+        commands.replay(stream, bound)
+        stream.synchronize()
+        expect_bits(subject.read(bound["back"]), content, f"what went from {device} and back to it")
+
+
+@SUITE.case
+def constants_are_what_they_were_when_they_were_recorded(subject: Subject) -> None:
+    content = subject.content(FOUR)
+    given, commands, stream = content.copy(), CommandBuffer("constant"), subject.stream()
+    c, x = commands.constant("c", given), commands.slot("x", FOUR)
+    commands.copy(x, c)
+    given[:] = -1
+    buffer = subject.buffer(content * 0)
+    for _ in range(2):
+        commands.replay(stream, {"x": buffer})
+        stream.fill(buffer[:1], 7)
+    stream.synchronize()
+    expect_bits(subject.read(buffer)[1:], content[1:], "what was copied from a constant")
+    for write in (lambda: commands.fill(c, 1), lambda: commands.copy(c, x)):
+        expect_raises(CommandError, write, "'c'")
+
+
+@SUITE.case
+def replays_of_two_threads_do_not_mix(subject: Subject) -> None:
+    commands, stream = CommandBuffer("pair"), subject.stream()
+    a = commands.slot("a", FOUR)
+    for value in range(6):
+        commands.fill(a, value)
+    buffers = [subject.buffer(np.zeros(4, np.float32)) for _ in range(2)]
+    with stream.trace() as launches:
+        callers = [
+            Caller(lambda b=b: [commands.replay(stream, {"a": b}) for _ in range(20)] and None, "a thread that replays")
+            for b in buffers
+        ]
+        for caller in callers:
+            caller.must_return()
+        stream.synchronize()
+    fills = [(e.writes[0].allocation, float(e.what)) for e in launches.entries if e.kind == "fill"]
+    expect_equal(len(fills), 240, "fills of forty replays")
+    for at in range(0, 240, 6):
+        replay = fills[at : at + 6]
+        expect_equal([value for _, value in replay], [0, 1, 2, 3, 4, 5], "the values of one replay")
+        expect_equal(len({buffer for buffer, _ in replay}), 1, "buffers of one replay")
 
 
 @SUITE.case

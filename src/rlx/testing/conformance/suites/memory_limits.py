@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 
 import numpy as np
 
 from rlx.driver import Buffer, DeviceArena
-from rlx.errors import OutOfMemory
+from rlx.errors import DeviceError, OutOfMemory
 from rlx.ir import TensorType
 from rlx.ir.dtypes import u8
 from rlx.testing.conformance.blocking import Caller
@@ -80,6 +81,24 @@ def content_survives_a_refused_allocation(subject: Subject) -> None:
     for _ in range(20):
         expect_raises(OutOfMemory, lambda: Buffer.empty(TensorType((1000,), u8), subject.device))
     expect_equal(set(subject.read(buffer).tolist()), {7}, "what was there")
+
+
+@SUITE.case
+def work_that_finds_no_room_fails_its_stream_and_names_itself(subject: Subject) -> None:
+    stream, kept = subject.stream(), subject.buffer(np.full(100, 7, np.uint8))
+    _limit(subject, 10)
+
+    def greedy(inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        Buffer.empty(TensorType((1000,), u8), subject.device)
+
+    stream.run(greedy, name="the encoder")
+    stream.fill(kept, 8)
+    error = expect_raises(DeviceError, stream.synchronize, "the encoder failed: OutOfMemory", "1000")
+    expect(isinstance(error.__cause__, OutOfMemory), f"the error's cause is {error.__cause__!r}")
+    stream.reset()
+    stream.fill(kept[:50], 9)
+    stream.synchronize()
+    expect_equal(subject.read(kept).tolist(), [9] * 50 + [7] * 50, "what was there, after a fill behind the reset")
 
 
 @SUITE.case

@@ -45,11 +45,12 @@ def a_stream_may_wait_before_anyone_signals(subject: Subject) -> None:
     a, b = subject.buffer(np.zeros(4, np.float32)), subject.buffer(np.zeros(4, np.float32))
     second.wait(semaphore, 1)
     second.copy(b, a)
-    caller = Caller(second.synchronize, "a stream that waits")
-    caller.must_wait()
-    first.fill(a, 4)
-    first.signal(semaphore, 1)
-    caller.must_return()
+
+    def release() -> None:
+        first.fill(a, 4)
+        first.signal(semaphore, 1)
+
+    expect_waits(second.synchronize, release, "a stream that waits for what is not enqueued yet")
     expect_equal(set(subject.read(b).tolist()), {4}, "what the second stream copied")
 
 

@@ -48,6 +48,7 @@ def synchronize_does_not_wait_for_other_streams(subject: Subject) -> None:
     with Gate(held):
         free.fill(buffer, 2)
         Caller(free.synchronize, "synchronize beside a held stream").must_return()
+        expect(not held.idle, "the held stream is idle before its gate was opened")
         expect_equal(set(subject.read(buffer).tolist()), {2}, "what the free stream wrote")
 
 
@@ -148,12 +149,13 @@ def run_now_on_a_held_stream_waits_its_turn(subject: Subject) -> None:
     stream, log = subject.stream(), []
     with Gate(stream) as gate:
         stream.run(lambda inputs, outputs: log.append("before"))
-        caller = Caller(lambda: stream.run_now(lambda i, o: log.append("now")), "run_now")
-        caller.must_wait()
-        expect_equal(log, [], "what ran while the stream was held")
-        gate.open()
-        caller.must_return()
-    expect_equal(log, ["before", "now"], "the order")
+
+        def release() -> None:
+            expect_equal(log, [], "what ran while the stream was held")
+            gate.open()
+
+        expect_waits(lambda: stream.run_now(lambda i, o: log.append("now")), release, "run_now")
+    expect_equal(log, ["before", "now", "now"], "the order")
 
 
 @SUITE.case
@@ -165,6 +167,31 @@ def results_are_the_same_at_once_and_enqueued(subject: Subject) -> None:
     stream.run(program, [x], [later])
     stream.synchronize()
     expect_bits(subject.read(later), subject.read(now), "the enqueued run's result")
+
+
+@SUITE.case
+def reset_waits_for_what_was_enqueued(subject: Subject) -> None:
+    stream = subject.stream()
+    with Gate(stream) as gate:
+        expect_waits(stream.reset, gate.open, "reset")
+    expect(stream.idle, "a stream that was reset is not idle")
+
+
+@SUITE.case
+def a_trace_tells_what_was_done_in_order_and_to_which_bytes(subject: Subject) -> None:
+    stream, program = subject.stream(), subject.program(affine())
+    x, y = (Buffer.empty(VECTOR, subject.device) for _ in range(2))
+    with stream.trace() as trace:
+        stream.fill(x[2:4], 3)
+        stream.run(program, [x], [y], name="affine")
+        stream.copy(x, y)
+        stream.synchronize()
+    kinds = (
+        "fill 3 -> (#0+8: f32[2])",
+        "run affine (#0+0: f32[64]) -> (#1+0: f32[64])",
+        "copy (#1+0: f32[64]) -> (#0+0: f32[64])",
+    )
+    expect_equal(tuple(map(str, trace.entries[:3])), kinds, "the trace")
 
 
 @SUITE.case

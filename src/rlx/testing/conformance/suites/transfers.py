@@ -8,6 +8,7 @@ from rlx.driver import HOST, Buffer, Device
 from rlx.errors import BufferMismatch, BufferReadOnly
 from rlx.ir import TensorType
 from rlx.ir.dtypes import f32, i32, u8
+from rlx.testing.conformance.blocking import Gate
 from rlx.testing.conformance.case import Subject, Suite
 from rlx.testing.conformance.expect import expect, expect_bits, expect_equal, expect_raises
 from rlx.testing.conformance.graphs import FOUR
@@ -75,6 +76,22 @@ def a_transfer_has_happened_when_the_call_returns(subject: Subject) -> None:
         buffer.copy_from(Buffer.from_numpy(staging))
         staging[:] = 0  # the source is the caller's again
         expect_equal(set(subject.read(buffer).tolist()), {value}, "the content after the transfer")
+
+
+@SUITE.case
+def transfers_on_a_stream_take_their_turn(subject: Subject) -> None:
+    stream, content = subject.stream(), subject.content(FOUR)
+    source, there, back = Buffer.from_numpy(content.copy()), subject.buffer(content * 0), Buffer.empty(FOUR)
+    back.fill(0)
+    with Gate(stream):
+        stream.copy(there, source)
+        stream.copy(back, there)
+        stream.fill(there, 9)
+        expect_bits(back.numpy(), content * 0, "the host's buffer while the stream is held")
+        source.copy_from(Buffer.from_numpy(content + 1))
+    stream.synchronize()
+    expect_bits(back.numpy(), content + 1, "what went to the device and back, as it was when the stream came to it")
+    expect_equal(set(subject.read(there).tolist()), {9}, "what was filled behind the copies")
 
 
 @SUITE.case
