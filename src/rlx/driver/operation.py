@@ -17,7 +17,7 @@ from rlx.driver.buffer import Buffer
 from rlx.driver.device import Device
 from rlx.driver.event import Event
 from rlx.driver.executable import Executable
-from rlx.driver.memory import device_memory
+from rlx.driver.memory import Block, device_memory
 from rlx.driver.semaphore import Semaphore, check_payload
 from rlx.errors import DeviceError
 
@@ -43,6 +43,11 @@ class Operation:
     settle: Callable[[DeviceError | None], None] | None = None
     reads: tuple[Buffer, ...] = ()
     writes: tuple[Buffer, ...] = ()
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The bytes that it touches."""
+        return [buffer.block for buffer in (*self.reads, *self.writes)]
 
 
 def run_operation(

@@ -52,6 +52,7 @@ from rlx.driver.operation import (
     signal_operation,
     wait_operation,
 )
+from rlx.driver.pending_work import PENDING_WORK
 from rlx.driver.semaphore import Semaphore
 from rlx.errors import DeviceError, DriverError, RLXError
 
@@ -90,6 +91,8 @@ class _Queue:
                 error = DeviceError(f"{operations[0].name} came after {self.name} was closed")
             else:
                 error = None
+                for operation in operations:
+                    PENDING_WORK.begin(operation.blocks)
                 self.pending.extend(operations)
                 if self.worker is None:
                     self.worker = threading.Thread(target=self.work, name=f"rlx {self.name}", daemon=True)
@@ -103,6 +106,7 @@ class _Queue:
 
     def work(self) -> None:
         """The worker's loop."""
+        PENDING_WORK.exempt()
         while True:
             with self.lock:
                 self.ready.wait_for(lambda: not self.direct and (self.pending or self.closed))
@@ -129,6 +133,7 @@ class _Queue:
                     f"{operation.name} failed: {type(error).__name__}: {what}", where=operation.where
                 )
                 self.failure.__cause__ = error
+        PENDING_WORK.end(operation.blocks, self.failure)
         if operation.settle is not None:
             operation.settle(self.failure)
 
