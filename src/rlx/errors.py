@@ -168,6 +168,12 @@ class DLPackError(DriverError, BufferError):
     code = "RLX-D012"
 
 
+class ArrayInterfaceError(DriverError, BufferError):
+    """An object's array interface is missing, malformed, or says what no buffer can be."""
+
+    code = "RLX-D021"
+
+
 class FileMapError(DriverError, OSError):
     """A file cannot be mapped as asked: absent, too short, misaligned, or not writable."""
 

@@ -6,38 +6,36 @@ at once: each later use of any of them raises BufferFreed. The bytes themselves 
 array, a DLPack tensor or an operation on a stream that was made before `free` stays valid.
 Transfers. Bytes move between devices by `to` and `copy_from` and nothing else. Reading a device's memory as host memory
 raises NotHostMemory; it is never a silent copy.
-Writing. A buffer over a read-only array, tensor or file is read-only, and so is all that is made from it. Writing to it
-raises BufferReadOnly.
-Ordering. Calls here happen on the calling thread, at once; a `CommandStream` orders them with a device's work.
+Writing. A buffer over a read-only array, tensor or file is read-only, and so is all that is made from it. Writing to
+it raises BufferReadOnly.
+Ordering. Calls here happen on the calling thread, at once, and wait for no stream. Given `stream`, a call checks what
+it is given, enqueues its work there and returns; the stream keeps the bytes until the work is done. Handing bytes to
+another library (`__dlpack__`, `__cuda_array_interface__`) is ordered as `rlx.driver.handover` says.
 Threads. Any thread may call anything. Two threads that write one buffer, or read and write it, must agree on an order.
 Equality is identity.
 """
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from rlx.driver import dlpack
+from rlx.driver import array_interface, dlpack, transfer, view
+from rlx.driver.backend import MemoryKind
 from rlx.driver.device import HOST, Device
-from rlx.driver.layout import Index, Strides, array_at, byte_range, dense_strides, is_dense, layout_of
-from rlx.driver.memory import ALIGNMENT, Block, DeviceMemory, device_memory
-from rlx.errors import (
-    BufferFreed,
-    BufferMismatch,
-    BufferReadOnly,
-    DLPackError,
-    FileMapError,
-    LayoutError,
-    NotHostMemory,
-    NotOwner,
-)
+from rlx.driver.foreign import ForeignBytes
+from rlx.driver.layout import Index, Strides, array_at, dense_strides, is_dense, layout_of
+from rlx.driver.mapped_file import map_file
+from rlx.driver.memory import ALIGNMENT, Block, device_memory
+from rlx.errors import BufferFreed, BufferMismatch, DLPackError, NotHostMemory, NotOwner
 from rlx.ir.dtypes import DType, from_numpy
 from rlx.ir.types import TensorType, type_of
+
+if TYPE_CHECKING:
+    from rlx.driver.stream import CommandStream
 
 
 class _Hold:
@@ -74,14 +72,23 @@ class Buffer:
 
     @classmethod
     def empty(
-        cls, type: TensorType, device: Device = HOST, *, name: str = "a buffer", alignment: int = ALIGNMENT
+        cls,
+        type: TensorType,
+        device: Device = HOST,
+        *,
+        kind: MemoryKind = "device",
+        name: str = "a buffer",
+        alignment: int = ALIGNMENT,
     ) -> Self:
         """A buffer of unknown content, row-major.
 
+        kind: of memory. "host" and "pinned" memory is the host's, and so is the buffer's device; a device's pinned
+        memory is what copies to and from it are fast with. On the CPU, "device", "host" and "unified" are one.
         name: what it is for, as messages tell it.
-        Raises OutOfMemory, DeviceNotFound; IRError for a symbolic shape.
+        Raises OutOfMemory, DeviceNotFound; MemoryKindError where the device has no such memory; IRError for a symbolic
+        shape.
         """
-        block = device_memory(device).allocate(type.nbytes, alignment, whose=name)
+        block = device_memory(device, kind).allocate(type.nbytes, alignment, whose=name)
         return cls.over(block, type, name=name)
 
     @classmethod
@@ -111,8 +118,7 @@ class Buffer:
             buffer = cls.empty(type_of(array), device)
             buffer.copy_from(cls.from_numpy(array))
             return buffer
-        memory = _host_visible(device, "a NumPy array can be copied there with copy=True")
-        return cls._adopt(memory, array, not array.flags.writeable, keep=array, name="a NumPy array")
+        return cls._adopt(array_interface.numpy_bytes(array, device))
 
     @classmethod
     def map_file(cls, path: str | Path, type: TensorType, offset: int = 0, *, writable: bool = False) -> Self:
@@ -122,49 +128,41 @@ class Buffer:
         ends the process when the missing bytes are touched, as with any mapping.
         Raises FileMapError where the file cannot be opened or is too short.
         """
-        path = Path(path)
-        start = offset - offset % mmap.ALLOCATIONGRANULARITY
-        try:
-            with path.open("r+b" if writable else "rb") as file:
-                size = path.stat().st_size
-                if offset < 0 or offset + type.nbytes > size:
-                    raise FileMapError(f"{path} has {size} bytes; {type} at byte {offset} needs {type.nbytes}")
-                if type.nbytes == 0:  # an empty range cannot be mapped
-                    mapped = np.empty(0, np.uint8)
-                else:
-                    access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-                    length = offset - start + type.nbytes
-                    mapping = mmap.mmap(file.fileno(), length, access=access, offset=start)
-                    mapped = np.frombuffer(mapping, np.uint8, type.nbytes, offset - start)
-        except FileMapError:
-            raise
-        except (OSError, ValueError) as error:
-            raise FileMapError(f"cannot map {path}: {error}") from error
-        block = Block(device_memory(HOST), layout_of(mapped)[0], type.nbytes, keep=mapped)
-        buffer = cls.over(block, type, name=f"the file {path}")
-        buffer.readonly = not writable
-        return buffer
+        return cls._adopt(map_file(Path(path), type, offset, writable=writable), is_file=True)
 
     @classmethod
-    def from_dlpack(cls, tensor: Any) -> Self:
+    def from_dlpack(cls, tensor: Any, *, device: Device | None = None, copy: bool | None = None) -> Self:
         """A buffer over the bytes of any object with `__dlpack__`, without copying; read-only where it says so.
 
-        Raises DLPackError where its dtype, layout or device has no counterpart here.
+        device: where the buffer is to be; elsewhere than the tensor it is a copy. copy: True copies in any case, False
+        never does.
+        Raises DLPackError where the tensor's dtype, layout or device has no counterpart here, and where copy=False
+        cannot be had.
         """
-        given = dlpack.import_tensor(tensor)
-        memory = device_memory(_device_of(given.device))
-        low, high = byte_range(given.shape, given.strides, given.dtype.itemsize)
-        hold = _Hold(Block(memory, given.address + low, high - low, keep=given.keep), "a DLPack tensor")
-        type = TensorType(given.shape, given.dtype)
-        return cls(hold, given.address, type, given.strides, readonly=given.readonly, is_view=False)
+        buffer = cls._adopt(dlpack.import_bytes(tensor, copy))
+        if device is None or device == buffer.device:
+            return buffer
+        if copy is False:
+            raise DLPackError(f"the tensor is on {buffer.device}: on {device} it is a copy, and copy=False was asked")
+        moved = cls.empty(buffer.type, device)
+        moved.copy_from(buffer)
+        return moved
 
     @classmethod
-    def _adopt(cls, memory: DeviceMemory, array: np.ndarray, readonly: bool, *, keep: object, name: str) -> Self:
-        type = type_of(array)
-        address = layout_of(array)[0]
-        low, high = byte_range(array.shape, array.strides, array.itemsize)
-        block = Block(memory, address + low, high - low, keep=keep)
-        return cls(_Hold(block, name), address, type, array.strides, readonly=readonly, is_view=False)
+    def from_cuda_array(cls, array: Any, device: Device | None = None) -> Self:
+        """A buffer over the bytes of any object with `__cuda_array_interface__`, which it keeps alive.
+
+        device: which one the bytes are on, since the protocol does not say; the first CUDA device where None. Its work
+        is ordered behind the stream that the object names.
+        Raises DeviceNotFound; ArrayInterfaceError where the object has no such interface, or one that no buffer can
+        have.
+        """
+        return cls._adopt(array_interface.cuda_bytes(array, device or Device("cuda")))
+
+    @classmethod
+    def _adopt(cls, given: ForeignBytes, *, is_file: bool = False) -> Self:
+        hold = _Hold(given.block(is_file=is_file), given.name)
+        return cls(hold, given.address, given.type, given.strides, readonly=given.readonly, is_view=False)
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
@@ -187,6 +185,21 @@ class Buffer:
     def device(self) -> Device:
         """Where the bytes are. Raises BufferFreed."""
         return self.block.memory.device
+
+    @property
+    def kinds(self) -> tuple[MemoryKind, ...]:
+        """Every kind of memory that the bytes are in, the most telling first. Raises BufferFreed."""
+        return self.block.kinds
+
+    @property
+    def kind(self) -> MemoryKind:
+        """The first of `kinds`: "host" for memory of this process, though the CPU's device memory is that too."""
+        return self.block.kinds[0]
+
+    @property
+    def name(self) -> str:
+        """What the bytes are for, as messages tell it."""
+        return self._hold.name
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -228,46 +241,25 @@ class Buffer:
 
         Raises LayoutError for other indices (they would copy) and for ones out of range.
         """
-        parts = index if isinstance(index, tuple) else (index,)
-        if not all(p is None or p is Ellipsis or isinstance(p, slice | int | np.integer) for p in parts) or any(
-            isinstance(p, bool) for p in parts
-        ):
-            raise LayoutError(f"{self.type} cannot be viewed with {index!r}", hint="only ints and slices make views")
-        try:
-            # the trailing Ellipsis makes NumPy give a view even of a single element
-            return self._view(self._address_array()[parts if Ellipsis in parts else (*parts, Ellipsis)])
-        except IndexError as error:
-            raise LayoutError(f"{self.type} cannot be viewed with {index!r}: {error}") from None
+        return self._view(view.indexed(self, index))
 
     def reshape(self, *shape: int) -> Buffer:
         """A view of another shape over the same elements; one size may be -1.
 
         Raises LayoutError where the number of elements differs or strides cannot express it (`copy` first).
         """
-        try:
-            return self._view(np.reshape(self._address_array(), shape, copy=False))
-        except ValueError as error:
-            raise LayoutError(f"{self.type} has no view of shape {shape}: {error}", hint="copy() it first") from None
+        return self._view(view.reshaped(self, shape))
 
     def transpose(self, *permutation: int) -> Buffer:
         """A view with axes permuted. Raises LayoutError where `permutation` is none."""
-        try:
-            return self._view(self._address_array().transpose(permutation))
-        except ValueError as error:
-            raise LayoutError(f"{self.type} cannot be transposed by {permutation}: {error}") from None
+        return self._view(view.transposed(self, permutation))
 
     def view(self, dtype: DType) -> Buffer:
         """The same bytes read as another dtype; where widths differ, the last axis takes the change.
 
         Raises LayoutError where the last axis is not dense or does not divide.
         """
-        try:
-            return self._view(self._address_array().view(dtype.numpy))
-        except (ValueError, TypeError) as error:
-            raise LayoutError(f"{self.type} cannot be read as {dtype}: {error}") from None
-
-    def _address_array(self) -> np.ndarray:
-        return array_at(self.address, self.shape, self.strides, self.dtype.numpy)
+        return self._view(view.reinterpreted(self, dtype))
 
     def _view(self, array: np.ndarray) -> Buffer:
         address, shape, strides, dtype = layout_of(array)
@@ -291,12 +283,7 @@ class Buffer:
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """What `np.asarray` calls; as `numpy()`."""
-        array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            if copy is False:
-                raise BufferMismatch(f"{self.type} as {np.dtype(dtype)} needs a copy, and copy=False was asked")
-            return array.astype(dtype)
-        return array.copy() if copy else array
+        return array_interface.as_array(self, dtype, copy)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -304,17 +291,18 @@ class Buffer:
 
         Raises NotHostMemory, BufferFreed; AttributeError for a dtype that needs `__array__`.
         """
-        array = self.numpy()
-        if array.dtype.isbuiltin != 1:
-            raise AttributeError(f"{self.dtype} has no NumPy type string")
-        low, high = byte_range(array.shape, array.strides, array.itemsize)
-        raw = array_at(self._address + low, (high - low,), (1,), np.dtype(np.uint8), readonly=self.readonly, keep=array)
-        return {
-            "version": 3, "data": raw, "offset": -low, "shape": array.shape, "strides": array.strides,
-            "typestr": array.dtype.str,
-        }  # fmt: skip
+        return array_interface.host_interface(self)
 
-    # -- DLPack ----------------------------------------------------------------------------------------------------
+    # -- other libraries -------------------------------------------------------------------------------------------
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """The CUDA array protocol, version 3, on devices of kind "cuda"; the reader keeps this buffer.
+
+        Raises AttributeError on any other device and for a dtype that the protocol cannot name, so that `hasattr` is
+        False; BufferFreed; DeviceError where work that the bytes were waiting for failed.
+        """
+        return array_interface.cuda_interface(self)
 
     def __dlpack__(
         self,
@@ -324,115 +312,73 @@ class Buffer:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
-        """A DLPack capsule over the same bytes, or over a copy where `copy` is True; versioned where the reader can.
+        """A DLPack capsule over the same bytes, or over a copy; versioned where the reader can take it.
 
-        Raises DLPackError: a stream on the host, another device, a dtype without a code, or a read-only buffer for a
-        reader that does not know the flag.
+        stream: the reader's queue; -1 where the reader sees to the order. See `rlx.driver.handover`.
+        dl_device: the buffer's own, or the host: there it is a copy. copy: True copies, False never does.
+        Raises DLPackError: a stream that cannot be, another device, a copy that was forbidden, a dtype without a code,
+        a read-only buffer for a reader that does not know the flag. DeviceError where work that the bytes were waiting
+        for failed.
         """
-        device = self.__dlpack_device__()
-        if dl_device is not None and tuple(dl_device) != device:
-            raise DLPackError(f"{self.type} is on DLPack device {device}, asked for {dl_device}", hint="use to(device)")
-        if stream not in (None, -1):
-            raise DLPackError(f"{self.device} has no streams to order with, asked for stream {stream!r}")
-        source = self.copy() if copy else self
-        return dlpack.export_tensor(
-            dlpack.Tensor(
-                source.address, source.shape, source.strides, source.dtype, device, source.readonly, source.block
-            ),
-            versioned=max_version is not None and max_version[0] >= 1,
-            copied=bool(copy),
-        )
+        return dlpack.export_buffer(self, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """(device type, device id). Raises DLPackError where DLPack has no number for the device."""
-        if self.block.memory.backend.host_visible:
-            return (dlpack.CPU, 0)
-        known = self.device.properties.dlpack_device
-        if known is None:
-            raise DLPackError(f"DLPack has no device type for {self.device}", hint="use to(device)")
-        return known
+        return dlpack.number_of(self)
 
     # -- transfers -------------------------------------------------------------------------------------------------
 
-    def to(self, device: Device) -> Buffer:
+    def to(self, device: Device, *, stream: CommandStream | None = None) -> Buffer:
         """These elements on `device`: this buffer itself where it is there already, otherwise a dense copy.
 
         Raises OutOfMemory, DeviceNotFound; LayoutError as `copy_from`.
         """
-        if device == self.device:
-            return self
-        buffer = Buffer.empty(self.type, device)
-        buffer.copy_from(self)
-        return buffer
+        return self if device == self.device else self._copy_on(device, stream)
 
-    def copy(self) -> Buffer:
+    def copy(self, *, stream: CommandStream | None = None) -> Buffer:
         """A dense, writable copy on the same device. Raises OutOfMemory; LayoutError as `copy_from`."""
-        buffer = Buffer.empty(self.type, self.device)
-        buffer.copy_from(self)
+        return self._copy_on(self.device, stream)
+
+    def _copy_on(self, device: Device, stream: CommandStream | None) -> Buffer:
+        buffer = Buffer.empty(self.type, device)
+        buffer.copy_from(self, stream=stream)
         return buffer
 
-    def copy_from(self, other: Buffer) -> None:
+    def copy_from(self, other: Buffer, *, stream: CommandStream | None = None) -> None:
         """Overwrite with the other's elements, wherever it lives; the two may overlap.
 
         Raises BufferMismatch for another shape or dtype, BufferReadOnly, BufferFreed; LayoutError where memory that
         the host cannot read is not contiguous.
         """
-        self._check_writable("copy_from")
-        if self.type != other.type:
-            raise BufferMismatch(f"a buffer of {self.type} cannot be overwritten by one of {other.type}")
-        target, source = self.block, other.block
-        if target.memory.backend.host_visible and source.memory.backend.host_visible:
-            np.copyto(self.numpy(), other.numpy())
-            return
-        for side in (self, other):
-            if not side.is_contiguous:
-                raise LayoutError(
-                    f"{side.type} with strides {side.strides} is not contiguous; it cannot cross between "
-                    f"{source.memory.device} and {target.memory.device}",
-                    hint="copy() it where it is first" if side.block.memory.backend.host_visible else None,
-                )
-        if self.nbytes == 0:
-            return
-        if target.memory is source.memory:
-            target.memory.backend.copy_within(self.address, other.address, self.nbytes)
-        elif source.memory.backend.host_visible:
-            target.memory.backend.copy_in(self.address, other.address, self.nbytes)
-        elif target.memory.backend.host_visible:
-            source.memory.backend.copy_out(self.address, other.address, self.nbytes)
+        if stream is None:
+            transfer.copy(self, other)
         else:
-            self.copy_from(other.to(HOST))
+            transfer.check_copy(self, other)
+            stream.copy(self, other)
 
-    def fill(self, value: complex | np.generic) -> None:
+    def fill(self, value: complex | np.generic, *, stream: CommandStream | None = None) -> None:
         """Set every element to `value`, converted to the buffer's dtype.
 
         Raises BufferMismatch where the dtype cannot hold it, BufferReadOnly, BufferFreed; LayoutError as `copy_from`.
         """
-        self._check_writable("fill")
-        try:
-            element = np.array(value, self.dtype.numpy)
-        except (OverflowError, TypeError, ValueError) as error:
-            raise BufferMismatch(f"{self.dtype} cannot hold {value!r}: {error}") from None
-        backend = self.block.memory.backend
-        if backend.host_visible:
-            self.numpy()[...] = element
-        elif not self.is_contiguous:
-            raise LayoutError(f"{self.type} with strides {self.strides} on {self.device} is not contiguous")
-        elif self.nbytes:
-            backend.fill(self.address, element.tobytes(), self.type.elements)
-
-    def _check_writable(self, what: str) -> None:
-        if self.readonly:
-            raise BufferReadOnly(f"{what}: {self._hold.name} of {self.type} is read-only", hint="copy() it first")
+        element = transfer.element_of(self, value)
+        if stream is None:
+            transfer.fill(self, element)
+        else:
+            stream.fill(self, value)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def free(self) -> None:
+    def free(self, *, stream: CommandStream | None = None) -> None:
         """End this buffer and all its views. The bytes end with their last reader. Freeing twice is allowed.
 
-        Raises NotOwner for a view.
+        stream: one that uses the bytes in ways that it does not know of, by their address: they end when it has done
+        what is enqueued now. Raises NotOwner for a view.
         """
         if self._is_view:
             raise NotOwner(f"a view of {self._hold.name} does not own its bytes", hint="free what it was made from")
+        if stream is not None and not self.is_freed:
+            stream.run(_last_use, [self], name=f"free of {self.name}")
         self._hold.block = None
 
     def retain(self) -> Buffer:
@@ -449,20 +395,5 @@ class Buffer:
         self.free()
 
 
-def _host_visible(device: Device, hint: str) -> DeviceMemory:
-    memory = device_memory(device)
-    if not memory.backend.host_visible:
-        raise NotHostMemory(f"the memory of {device} is not the host's", hint=hint)
-    return memory
-
-
-def _device_of(numbers: tuple[int, int]) -> Device:
-    if numbers == (dlpack.CPU, 0):
-        return HOST
-    for device in Device.all():
-        if device.properties.dlpack_device == numbers:
-            return device
-    raise DLPackError(
-        f"the tensor is on DLPack device {numbers}, which is none of RLX's",
-        where=f"devices here: {', '.join(map(str, Device.all()))}",
-    )
+def _last_use(inputs: object, outputs: object) -> None:
+    """Holds its inputs until a stream has come to it, and does nothing."""

@@ -6,6 +6,7 @@ that is not the host. Import. The capsule is read here, field by field, and its 
 
 Read-only. A versioned capsule (DLPack 1.0) carries the flag, both ways. A legacy capsule cannot: read-only bytes are
 refused to a reader that wants one, and bytes that come in one are taken as read-only, since they may be.
+Order. Both ways as `rlx.driver.handover` says.
 Sub-byte types (i4, u4) take a byte an element here; only a versioned capsule can say so (its "padded" flag).
 Structures as in dlpack.h, version 1.1.
 """
@@ -15,16 +16,25 @@ from __future__ import annotations
 import ctypes
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlx.driver import handover
+from rlx.driver.device import HOST, Device
+from rlx.driver.foreign import ForeignBytes
 from rlx.driver.layout import Strides, array_at, dense_strides
+from rlx.driver.memory import DeviceMemory, device_memory
+from rlx.driver.pending_work import PENDING_WORK
 from rlx.errors import DLPackError
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
+from rlx.ir.types import TensorType
 
-CPU = 1
+if TYPE_CHECKING:
+    from rlx.driver.buffer import Buffer
+
+CPU = (1, 0)
 _NEWEST = (1, 1)
 _READ_ONLY, _COPIED, _PADDED = 1, 2, 4
 _LEGACY, _VERSIONED = b"dltensor", b"dltensor_versioned"
@@ -100,6 +110,67 @@ class _Owner:
     __slots__ = ("__weakref__",)
 
 
+def export_buffer(
+    buffer: Buffer,
+    *,
+    stream: Any,
+    max_version: tuple[int, int] | None,
+    dl_device: tuple[int, int] | None,
+    copy: bool | None,
+) -> object:
+    """What `Buffer.__dlpack__` gives; see there."""
+    device = number_of(buffer)
+    elsewhere = dl_device is not None and tuple(dl_device) != device
+    if elsewhere and tuple(dl_device or ()) != CPU:
+        raise DLPackError(f"{buffer.type} is on DLPack device {device}, asked for {dl_device}", hint="use to(device)")
+    if elsewhere and copy is False:
+        raise DLPackError(f"{buffer.type} is on {buffer.device}: on the host it is a copy, and copy=False was asked")
+    wrong = handover.check_queue(device_memory(HOST) if elsewhere else buffer.block.memory, device[0], stream)
+    if wrong is not None:
+        raise DLPackError(wrong)
+    copied = elsewhere or bool(copy)
+    if copied:
+        PENDING_WORK.wait(buffer.block)
+        buffer = buffer.to(HOST) if elsewhere else buffer.copy()
+        device = CPU if elsewhere else device
+    block, versioned = buffer.block, max_version is not None and max_version[0] >= 1
+    tensor = Tensor(buffer.address, buffer.shape, buffer.strides, buffer.dtype, device, buffer.readonly, block)
+    capsule = export_tensor(tensor, versioned=versioned, copied=copied)
+    handover.give(block, device[0], stream)
+    return capsule
+
+
+def import_bytes(source: Any, copy: bool | None) -> ForeignBytes:
+    """The bytes of any object with `__dlpack__`. Raises as `import_tensor`; DLPackError for a device not here."""
+    given = import_tensor(source, copy)
+    type = TensorType(given.shape, given.dtype)
+    memory = memory_of(given.device)
+    return ForeignBytes(memory, given.address, type, given.strides, given.readonly, given.keep, "a DLPack tensor")
+
+
+def number_of(buffer: Buffer) -> tuple[int, int]:
+    """(device type, device id). Raises DLPackError where DLPack has no number for the device."""
+    if buffer.block.memory.backend.host_visible:
+        return CPU
+    known = buffer.device.properties.dlpack_device
+    if known is None:
+        raise DLPackError(f"DLPack has no device type for {buffer.device}", hint="use to(device)")
+    return known
+
+
+def memory_of(number: tuple[int, int]) -> DeviceMemory:
+    """The memory that DLPack calls so. Raises DLPackError where none here is."""
+    if number == CPU:
+        return device_memory(HOST)
+    for device in Device.all():
+        if device.properties.dlpack_device == number:
+            return device_memory(device)
+    raise DLPackError(
+        f"the tensor is on DLPack device {number}, which is none of RLX's",
+        where=f"devices here: {', '.join(map(str, Device.all()))}",
+    )
+
+
 def export_tensor(tensor: Tensor, *, versioned: bool, copied: bool = False) -> object:
     """A capsule over the tensor's bytes.
 
@@ -127,19 +198,26 @@ def export_tensor(tensor: Tensor, *, versioned: bool, copied: bool = False) -> o
     return capsule
 
 
-def import_tensor(source: Any) -> Tensor:
+def import_tensor(source: Any, copy: bool | None = None) -> Tensor:
     """Take over what `source.__dlpack__()` gives.
 
-    Raises DLPackError: no such method, a capsule used already, a newer major version, a dtype without a counterpart.
-    Errors of the other library pass through.
+    copy: passed on where it is not None.
+    Raises DLPackError: no such method, a capsule used already, a newer major version, a dtype without a counterpart, a
+    copy asked of a library that knows none. Errors of the other library pass through.
     """
     method = getattr(source, "__dlpack__", None)
     if method is None:
         raise DLPackError(f"a {type(source).__name__} has no __dlpack__ method")
+    queue = _queue_for(source)
+    ordered = {} if queue is None else {"stream": queue}
     try:
-        capsule = method(max_version=_NEWEST)
+        capsule = method(max_version=_NEWEST, **ordered, **({} if copy is None else {"copy": copy}))
     except TypeError:  # a library from before DLPack 1.0
-        capsule = method()
+        if copy is not None:
+            raise DLPackError(
+                f"a {type(source).__name__} cannot be asked for copy={copy}: it is from before DLPack 1.0"
+            ) from None
+        capsule = method(**ordered)
     for name, layout in ((_VERSIONED, _Versioned), (_LEGACY, _Legacy)):
         if _capsule_is_valid(capsule, name):
             managed = layout.from_address(_capsule_pointer(capsule, name))
@@ -150,6 +228,14 @@ def import_tensor(source: Any) -> Tensor:
                 end.atexit = False
             return tensor
     raise DLPackError(f"a {type(source).__name__} gave no DLPack capsule, or one that was used already")
+
+
+def _queue_for(source: Any) -> int | None:
+    """The queue of ours that the tensor will be used on, where its device has queues."""
+    number = getattr(source, "__dlpack_device__", lambda: CPU)()
+    if tuple(number) == CPU:
+        return None
+    return handover.own_queue(memory_of((int(number[0]), int(number[1]))))
 
 
 def _read(managed: _Versioned | _Legacy) -> Tensor:
