@@ -26,8 +26,8 @@ class Spy:
     def __init__(self, executable: Any) -> None:
         self._executable = executable
         self.threads: list[int] = []
-        if hasattr(executable, "run_addresses"):
-            self.run_addresses = self._noted(executable.run_addresses)
+        if hasattr(executable, "run_arrays"):
+            self.run_arrays = self._noted(executable.run_arrays)
         self.run = self._noted(executable.run)
 
     def _noted(self, run: Callable[..., None]) -> Callable[..., None]:

@@ -142,5 +142,8 @@ def _abi_holds() -> bool:
     )
 
 
+#: Bytes from an array object to its data pointer; None where this interpreter lays arrays out in another way.
+ARRAY_POINTER_AT: int | None = _POINTER_AT if _abi_holds() else None
+
 #: The address of an array's first element.
-array_address = _array_address if _abi_holds() else lambda array: array.__array_interface__["data"][0]
+array_address = _array_address if ARRAY_POINTER_AT is not None else lambda array: array.__array_interface__["data"][0]

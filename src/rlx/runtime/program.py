@@ -30,6 +30,7 @@ from rlx.errors import (
 )
 from rlx.ir import Dim, TensorType
 from rlx.runtime.report import Report, make_report
+from rlx.runtime.runner import BoundCall, Runner
 
 Array = Any  # what np.asarray takes
 _DENSE = 0x1 | 0x100  # NumPy's flags of arrays that are C-contiguous and aligned to their elements
@@ -37,10 +38,14 @@ _DENSE = 0x1 | 0x100  # NumPy's flags of arrays that are C-contiguous and aligne
 
 @runtime_checkable
 class HostExecutable(Protocol):
-    """An executable that works on host memory and takes bare addresses: spares a call the making of buffers."""
+    """An executable that works on host memory: spares a call the making of buffers."""
 
-    def run_addresses(self, addresses: Sequence[int]) -> None:
-        """Inputs then outputs: C-contiguous host memory, aligned to its elements."""
+    def run_arrays(self, arrays: Sequence[np.ndarray]) -> None:
+        """Inputs then outputs: C-contiguous arrays, aligned to their elements."""
+        ...
+
+    def bind_addresses(self, addresses: Sequence[int], keep: object) -> Runner:
+        """A runner on addresses of such memory, which keeps its owner, `keep`; closing the executable ends it."""
         ...
 
 
@@ -66,7 +71,7 @@ class CompiledGraph:
         self.outputs: dict[str, TensorType] = dict(executable.outputs)
         self.report: Report = make_report(executable.report(), cache=cache, seconds=seconds)
         self._executable: Executable | None = executable
-        self._addresses = executable.run_addresses if isinstance(executable, HostExecutable) else None
+        self._run_arrays = executable.run_arrays if isinstance(executable, HostExecutable) else None
         self._source = source
         self._defaults = dict(defaults)
         self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]
@@ -82,8 +87,8 @@ class CompiledGraph:
         out: writable C-contiguous arrays (or buffers) to write into, for some or all outputs.
         Raises MissingInput, UnknownInput, ShapeMismatch or DTypeMismatch before anything runs; ProgramClosed.
         """
-        if out is None and self._addresses is not None:
-            results = self._run_quickly(inputs, self._addresses)
+        if out is None and self._run_arrays is not None:
+            results = self._run_quickly(inputs, self._run_arrays)
             if results is not None:
                 return results
         if self._defaults:
@@ -101,8 +106,8 @@ class CompiledGraph:
             results = {name: given[name] if name in given else results[name] for name in self.outputs}
             arrays = [a.copy() if any(np.may_share_memory(a, o) for o in given.values()) else a for a in arrays]
         executable = self._open()
-        if self._addresses is not None:
-            self._addresses([array_address(a) for a in (*arrays, *results.values())])
+        if self._run_arrays is not None:
+            self._run_arrays([*arrays, *results.values()])
         else:
             feeds = [Buffer.from_numpy(a).to(self.device) for a in arrays]
             sinks = [Buffer.empty(t, self.device) for t in self.outputs.values()]
@@ -110,6 +115,45 @@ class CompiledGraph:
             for sink, result in zip(sinks, results.values(), strict=True):
                 Buffer.from_numpy(result).copy_from(sink)
         return results
+
+    def bind(self, inputs: Mapping[str, np.ndarray | Buffer], outputs: Mapping[str, np.ndarray | Buffer]) -> Runner:
+        """The program on these inputs and outputs for good: a call without arguments, at the lowest cost there is.
+
+        inputs, outputs: arrays as they are, C-contiguous and aligned, or Buffers on the program's device, for every
+        output and for every input without a default. The runner keeps them: each call reads what the inputs hold then,
+        and overwrites the outputs, which overlap nothing else.
+
+        It has memory of its own, so it may run while the program, or another of its runners, does. It ends with the
+        program. Raises as `run`; MissingInput for an output that is not given.
+        """
+        executable = self._open()
+        inputs = self._with_defaults(inputs)
+        for name in self.outputs:
+            if name not in outputs:
+                raise MissingInput(f"output {name!r} is missing: a runner needs memory for each", where=self._where())
+        if any(isinstance(v, Buffer) for v in (*inputs.values(), *outputs.values())):
+            return self._bind_buffers(*self._buffers(inputs, outputs))
+        given = self._given_outputs(outputs)
+        arrays = [self._array(name, shape, dtype, inputs) for name, shape, dtype in self._expected]
+        if len(inputs) != len(arrays):
+            self._refuse_unknown(inputs)
+        for name, array in zip(self.inputs, arrays, strict=True):
+            if array is not inputs[name]:
+                raise ShapeMismatch(f"input {name!r} is not a C-contiguous array, so it cannot be bound to")
+            if any(np.may_share_memory(array, o) for o in given.values()):
+                raise ShapeMismatch(f"input {name!r} overlaps an output", where=self._where())
+        sinks = [given[name] for name in self.outputs]
+        if isinstance(executable, HostExecutable):
+            return executable.bind_addresses([array_address(a) for a in (*arrays, *sinks)], (arrays, sinks))
+        feeds, out = dict(zip(self.inputs, arrays, strict=True)), given
+        return BoundCall(lambda: self.run(feeds, out))
+
+    def _bind_buffers(self, feeds: list[Buffer], sinks: list[Buffer]) -> Runner:
+        executable, buffers = self._open(), [*feeds, *sinks]
+        if isinstance(executable, HostExecutable):
+            runner = executable.bind_addresses([b.address for b in buffers], buffers)
+            return BoundCall(runner, buffers, runner.threads, runner.close)
+        return BoundCall(lambda: self._open().run(feeds, sinks), buffers)
 
     def submit(
         self, inputs: Mapping[str, Buffer], stream: CommandStream, out: Mapping[str, Buffer] | None = None
@@ -134,7 +178,7 @@ class CompiledGraph:
     def close(self) -> None:
         """Free the program's code and memory; calls after it raise ProgramClosed."""
         executable, self._executable = self._executable, None
-        self._addresses = None
+        self._run_arrays = None
         if executable is not None:
             executable.close()
 
@@ -150,27 +194,27 @@ class CompiledGraph:
         return f"<CompiledGraph ({inputs}) -> ({outputs}) on {self.device}>"
 
     def _run_quickly(
-        self, inputs: Mapping[str, Array], run: Callable[[Sequence[int]], None]
+        self, inputs: Mapping[str, Array], run: Callable[[Sequence[np.ndarray]], None]
     ) -> dict[str, np.ndarray] | None:
         """The common call, arrays that fit as they are; None where anything is unusual, and nothing has run."""
         if len(inputs) != len(self._expected):
             return None
-        addresses = []
+        arrays = []
         for name, shape, dtype in self._expected:
             array = inputs.get(name)
             if (
                 type(array) is not np.ndarray
-                or array.dtype != dtype
+                or (array.dtype is not dtype and array.dtype != dtype)
                 or array.shape != shape
                 or array.flags.num & _DENSE != _DENSE
             ):
                 return None
-            addresses.append(array_address(array))
+            arrays.append(array)
         results = {}
         for name, shape, dtype in self._results:
             results[name] = result = np.empty(shape, dtype)
-            addresses.append(array_address(result))
-        run(addresses)
+            arrays.append(result)
+        run(arrays)
         return results
 
     def _open(self) -> Executable:

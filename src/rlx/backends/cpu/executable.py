@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -22,10 +23,11 @@ import numpy as np
 
 from rlx.backends.cpu.host import resolve_target
 from rlx.backends.cpu.image import Image
-from rlx.backends.cpu.pool import pool
-from rlx.backends.cpu.walker import FIRST_ARGUMENT, BoundProgram
+from rlx.backends.cpu.runner import CpuRunner
+from rlx.backends.cpu.walker import ARENA, FIRST_ARGUMENT, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.driver.fork import renew_in_child
+from rlx.driver.host_memory import ARRAY_POINTER_AT, array_address
 from rlx.errors import DriverError
 from rlx.ir import TensorType, dtypes
 from rlx.options import Options
@@ -55,6 +57,7 @@ class CpuExecutable:
         self._stride = -(-manifest["scratch_bytes"] // 4096) * 4096
         self._scratch = DeviceArena(device, self._stride * options.threads)
         self._bound: list[np.ndarray] = []
+        self._runners: weakref.WeakSet[CpuRunner] = weakref.WeakSet()
         self._closed = False
         self._ready = not self.parameters
         if self._ready:
@@ -84,7 +87,6 @@ class CpuExecutable:
         self._call = (ctypes.c_int64 * (first_parameter - FIRST_ARGUMENT)).from_address(
             bases.ctypes.data + 8 * FIRST_ARGUMENT
         )
-        pool().ensure(self._threads - 1, self._image)
         with DeviceArena(self.device, self._setup.plan, debug=self._debug) as arena:
             setup_bases = bases.copy()
             setup_bases[0] = arena.address
@@ -97,17 +99,43 @@ class CpuExecutable:
         self.run_addresses([b.address for b in (*inputs, *outputs)])
 
     def run_addresses(self, addresses: Sequence[int]) -> None:
-        """`run` on bare host addresses, inputs then outputs: the quick path, for callers that checked all else."""
+        """`run` on bare host addresses, inputs then outputs, for callers that checked all else."""
+        self._run(addresses, 0)
+
+    def run_arrays(self, arrays: Sequence[np.ndarray]) -> None:
+        """`run_addresses` on the memory of arrays, whose addresses native code reads: the quick path."""
+        if ARRAY_POINTER_AT is None:
+            self._run([array_address(a) for a in arrays], 0)
+        else:
+            self._run([id(a) + ARRAY_POINTER_AT for a in arrays], len(arrays))
+
+    def _run(self, words: Sequence[int], places: int) -> None:
+        """Run on addresses, the first `places` of which are places that hold them."""
         with self._lock:
             if not self._ready:
                 self._refuse()
-            pool().ensure(self._threads - 1, self._image)
-            self._call[:] = addresses
+            self._call[:] = words
             if self._debug:
                 self._arena.poison()
-            self._steps.run()
+            self._steps.run(places)
             if self._debug:
                 self._arena.check()
+
+    def bind_addresses(self, addresses: Sequence[int], keep: object) -> CpuRunner:
+        """`run_addresses` for good, as a call without arguments; `keep` owns the memory at `addresses`."""
+        with self._lock:
+            if not self._ready:
+                self._refuse()
+            arena = DeviceArena(self.device, self._steps.plan, debug=self._debug)
+            scratch = DeviceArena(self.device, self._stride * self._threads)
+            steps = self._steps.twin()
+            bases = self._steps.bases.copy()
+            bases[ARENA] = arena.address
+            bases[FIRST_ARGUMENT : FIRST_ARGUMENT + len(addresses)] = addresses
+            steps.bind(bases, np.ones(len(bases), bool), scratch, self._stride)
+            runner = CpuRunner(steps, arena, scratch, (self, keep), self._threads, watched=self._debug)
+            self._runners.add(runner)
+        return runner
 
     def time_kernels(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[tuple[str, int]]:
         """Run once, kernel by kernel: (label, nanoseconds) in the order they ran."""
@@ -137,7 +165,9 @@ class CpuExecutable:
         }
 
     def close(self) -> None:
-        """Give the memory back; the executable cannot run afterwards."""
+        """Give the memory back; the executable cannot run afterwards, nor can what was bound to it."""
+        for runner in list(self._runners):
+            runner.close()
         with self._lock:
             self._ready, self._closed = False, True
             for arena in (self._arena, self._persistent, self._scratch):

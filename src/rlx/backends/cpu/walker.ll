@@ -1,6 +1,7 @@
 ; The native half of the CPU runtime: the walker that runs a program, and the loop that workers sit in.
 ;
 ; rlx_run(state) executes records until the program ends (0) or its budget is spent (1: call again to go on).
+; rlx_run_at(state, n) is rlx_run after the addresses of the first n arguments were read from where the base words say.
 ; rlx_worker(pool, w) serves worker w until the pool stops. Layouts are those of walker.py and pool.py.
 ;
 ; A parallel launch cuts the grid into chunks, some for each thread. Who is awake claims the next one: a worker that the
@@ -347,5 +348,30 @@ unlock:
   br label %leave
 
 leave:
+  ret i32 %status
+}
+
+define i32 @rlx_run_at(ptr %state, i64 %n) nounwind {
+entry:
+  %bases.p = getelementptr i64, ptr %state, i64 5
+  %bases = load ptr, ptr %bases.p
+  %first = getelementptr i64, ptr %bases, i64 2
+  br label %next
+
+next:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %read ]
+  %all = icmp sge i64 %i, %n
+  br i1 %all, label %run, label %read
+
+read:
+  %base.p = getelementptr i64, ptr %first, i64 %i
+  %place = load ptr, ptr %base.p
+  %address = load i64, ptr %place
+  store i64 %address, ptr %base.p
+  %i.next = add i64 %i, 1
+  br label %next
+
+run:
+  %status = call i32 @rlx_run(ptr %state)
   ret i32 %status
 }

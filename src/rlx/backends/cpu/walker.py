@@ -19,6 +19,7 @@ runs before it lets Python look for signals; results never depend on them.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import time
 
@@ -27,6 +28,7 @@ import numpy as np
 from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.pool import pool
 from rlx.driver import Artifact, DeviceArena, MemoryPlan
+from rlx.driver.fork import renew_in_child
 
 LAUNCH, COPY, BRANCH, JUMP, END = 1, 2, 3, 4, 0
 RECORD_WORDS = 8
@@ -46,7 +48,11 @@ PC, RECORDS, RELOCATIONS, RELOCATION_COUNT, TABLE, BASES, POOL, BUDGET, SCRATCH,
 
 
 class BoundProgram:
-    """One step list bound to memory: the walker's state block and what it points to."""
+    """One step list bound to memory: the walker's state block and what it points to. One thread at a time may run it.
+
+    walk: the native walker; takes `state_address`, and gives 1 where there is more to do, 0 at the end.
+    walk_at: the same, after reading so many arguments' addresses from the places that the base words hold.
+    """
 
     def __init__(self, artifact: Artifact, name: str, image: Image, threads: int) -> None:
         facts = artifact.manifest["tables"][name]
@@ -64,9 +70,17 @@ class BoundProgram:
             np.minimum(threads, self.records[launches, 3]), 1 + self.records[launches, 5] // GRAIN_NS
         )
         self.records[launches, 7] = -(-self.records[launches, 3] // (CHUNKS * self.records[launches, 4]))
-        self._run = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
+        self.walk = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
+        walk_at = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)
+        self.walk_at = walk_at(image.function("rlx_run_at"))
+        self._image, self._threads = image, threads
         self.bases = np.zeros(0, np.int64)
         self.late = np.zeros((0, 3), np.int64)
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Look for workers at the next run; see `rlx.driver.fork`."""
+        self._started = False
 
     def bind(self, bases: np.ndarray, fixed: np.ndarray, scratch: DeviceArena, stride: int) -> None:
         """Resolve the slots whose base is fixed (bool a base); the rest are resolved by the walker at each run."""
@@ -85,18 +99,47 @@ class BoundProgram:
         state[SCRATCH] = scratch.address
         state[SCRATCH_STRIDE] = stride
 
-    def run(self) -> None:
-        self.state[POOL] = pool().address
+    def twin(self) -> BoundProgram:
+        """The same steps, to be bound to other memory."""
+        twin = copy.copy(self)
+        twin.table = self.table.copy()
+        twin.state = np.zeros_like(self.state)
+        twin.state_address = twin.state.ctypes.data
+        renew_in_child(twin)
+        return twin
+
+    def run(self, places: int = 0) -> None:
+        """Run to the end, coming back between kernels now and then so that signals are served.
+
+        places: so many arguments' base words hold places of addresses, as for `walk_at`.
+        """
+        if not self._started:
+            self.start()
         try:
-            while self._run(self.state_address):
-                pass
+            if self.walk_at(self.state_address, places):
+                self.go_on()
         except BaseException:
-            self.state[PC] = 0
+            self.abandon()
             raise
+
+    def start(self) -> None:
+        """Have workers; before the first run in a process."""
+        pool().ensure(self._threads - 1, self._image)
+        self.state[POOL] = pool().address
+        self._started = True
+
+    def go_on(self) -> None:
+        """Finish a run after `walk` has come back with 1."""
+        while self.walk(self.state_address):
+            pass
+
+    def abandon(self) -> None:
+        """The next run begins at the beginning."""
+        self.state[PC] = 0
 
     def timings(self) -> list[tuple[str, int]]:
         """Run record by record: (label, nanoseconds) of each, in the order they ran."""
-        self.state[POOL] = pool().address
+        self.start()
         self.state[BUDGET] = 0
         times = []
         try:
@@ -104,7 +147,7 @@ class BoundProgram:
             while running:
                 record = int(self.state[PC])
                 before = time.perf_counter_ns()
-                running = bool(self._run(self.state_address))
+                running = bool(self.walk(self.state_address))
                 times.append((self.labels[record], time.perf_counter_ns() - before))
         finally:
             self.state[BUDGET] = SLICE_NS

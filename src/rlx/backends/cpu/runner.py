@@ -1,0 +1,83 @@
+"""A program bound to its inputs and outputs: a call without arguments, which is one foreign call.
+
+A `CpuRunner` owns an arena and scratch memory of its own, so several runners of one program, and the program itself,
+may run at the same time; it keeps what owns the memory that it reads and writes. Each call reads what the inputs hold
+then.
+Any thread may call; calls of one runner take turns. A call holds no GIL and allocates nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from rlx.backends.cpu.walker import BoundProgram
+from rlx.driver import DeviceArena
+from rlx.driver.fork import renew_in_child
+from rlx.errors import ProgramClosed
+
+
+class CpuRunner:
+    """See the module's contract.
+
+    steps: bound to `arena`, `scratch` and the memory of inputs and outputs, which `keep` owns. threads: at most so many
+    work on a call. watched: the arena is poisoned before each call, and its red zones are checked after.
+    """
+
+    def __init__(
+        self,
+        steps: BoundProgram,
+        arena: DeviceArena,
+        scratch: DeviceArena,
+        keep: object,
+        threads: int,
+        *,
+        watched: bool,
+    ) -> None:
+        self.threads = threads
+        self._steps = steps
+        self._state = steps.state_address
+        self._arena = arena
+        self._scratch = scratch
+        self._keep: object | None = keep
+        self._watched = watched
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Make the lock anew, and look for workers at the next call; see `rlx.driver.fork`."""
+        self._lock = threading.Lock()
+        self._walk: Callable[[int], int] = _refuse if self._keep is None else self._first
+
+    def __call__(self) -> None:
+        """Run once. Raises ProgramClosed after `close`, or once the program is closed."""
+        with self._lock:
+            try:
+                if self._walk(self._state):
+                    self._steps.go_on()
+            except BaseException:
+                self._steps.abandon()
+                raise
+
+    def _first(self, state: int) -> int:
+        self._steps.start()
+        self._walk = self._run_watched if self._watched else self._steps.walk
+        return self._walk(state)
+
+    def _run_watched(self, state: int) -> int:
+        self._arena.poison()
+        if self._steps.walk(state):
+            self._steps.go_on()
+        self._arena.check()
+        return 0
+
+    def close(self) -> None:
+        """Give the memory back, once no call is under way."""
+        with self._lock:
+            if self._keep is not None:
+                self._walk, self._keep = _refuse, None
+                self._arena.close()
+                self._scratch.close()
+
+
+def _refuse(state: int) -> int:
+    raise ProgramClosed("the runner was closed, or the program that it runs")

@@ -1,0 +1,161 @@
+"""Bound programs: a call without arguments, on memory that stays."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from rlx.driver import Buffer, Device
+from rlx.errors import DTypeMismatch, MissingInput, ProgramClosed, ShapeMismatch, UnknownInput
+from rlx.ir import Graph, GraphBuilder, TensorType, dtypes
+from rlx.options import Options
+from rlx.runtime import Session
+
+RNG = np.random.default_rng(0)
+W, C = RNG.normal(size=(5, 4)).astype("f4"), RNG.normal(size=4).astype("f4")
+
+
+def linear() -> Graph:
+    """relu(x @ W + C) with x [3, 5]."""
+    b = GraphBuilder("linear")
+    x = b.input("x", TensorType((3, 5), dtypes.f32))
+    y = b.emit("dot_general", x, b.parameter("w", W), lhs_contract=(1,), rhs_contract=(0,))
+    return b.build({"y": b.emit("relu", b.binary("add", y, b.parameter("c", C)))})
+
+
+def expected(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x.astype("f8") @ W + C, 0)
+
+
+def fresh() -> tuple[np.ndarray, np.ndarray]:
+    return RNG.normal(size=(3, 5)).astype("f4"), np.full((3, 4), 77, np.float32)
+
+
+@pytest.fixture(params=["cpu", "reference"])
+def program(request: pytest.FixtureRequest):
+    with Session(request.param, Options(cache=False, threads=2)).compile(linear()) as program:
+        yield program
+
+
+@pytest.fixture
+def on_cpu():
+    with Session("cpu", Options(cache=False, threads=2)).compile(linear()) as program:
+        yield program
+
+
+def test_each_call_reads_what_the_inputs_hold_then_and_writes_where_it_was_told(program) -> None:
+    x, y = fresh()
+    run = program.bind({"x": x}, {"y": y})
+    assert run.threads >= 1
+    for _ in range(3):
+        x[:] = RNG.normal(size=x.shape)
+        assert run() is None
+        np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+
+
+def test_several_runners_and_the_program_itself_do_not_disturb_each_other(program) -> None:
+    pairs = [fresh() for _ in range(3)]
+    runners = [program.bind({"x": x}, {"y": y}) for x, y in pairs]
+    runners[1]()
+    assert np.all(pairs[0][1] == 77)
+    other = fresh()[0]
+    got = program(x=other)["y"]
+    for run in runners:
+        run()
+    np.testing.assert_allclose(got, expected(other), rtol=1e-5, atol=1e-6)
+    for x, y in pairs:
+        np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+
+
+def test_runners_run_on_several_threads_at_once(on_cpu) -> None:
+    pairs = [fresh() for _ in range(4)]
+    runners = [on_cpu.bind({"x": x}, {"y": y}) for x, y in pairs]
+
+    def work(number: int) -> None:
+        for _ in range(200):
+            runners[number % 4]()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for x, y in pairs:
+        np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_runner_keeps_its_arrays_and_its_program(on_cpu) -> None:
+    y = np.full((3, 4), 77, np.float32)
+    run = Session("cpu", Options(cache=False)).compile(linear()).bind({"x": np.ones((3, 5), np.float32)}, {"y": y})
+    run()
+    np.testing.assert_allclose(y, expected(np.ones((3, 5))), rtol=1e-5)
+
+
+def test_a_closed_runner_and_one_whose_program_is_closed_refuse(program) -> None:
+    x, y = fresh()
+    first, second = (program.bind({"x": x}, {"y": y}) for _ in range(2))
+    first.close()
+    first.close()
+    with pytest.raises(ProgramClosed):
+        first()
+    second()
+    program.close()
+    y[:] = 77
+    with pytest.raises(ProgramClosed):
+        second()
+    assert np.all(y == 77)
+    with pytest.raises(ProgramClosed):
+        program.bind({"x": x}, {"y": y})
+
+
+def test_buffers_are_bound_too_and_a_freed_one_is_noticed(program) -> None:
+    x, y = fresh()
+    feed, sink = (Buffer.from_numpy(a).to(program.device) for a in (x, y))
+    run = program.bind({"x": feed}, {"y": sink})
+    run()
+    np.testing.assert_allclose(sink.to(Device("cpu")).numpy(), expected(x), rtol=1e-5, atol=1e-6)
+    feed.free()
+    with pytest.raises(ProgramClosed, match="freed"):
+        run()
+
+
+def test_what_cannot_be_bound_is_refused_before_anything_runs(on_cpu) -> None:
+    x, y = fresh()
+    wide = np.zeros((3, 10), np.float32)
+    both = np.zeros(40, np.float32)
+    with pytest.raises(MissingInput, match="'x'"):
+        on_cpu.bind({}, {"y": y})
+    with pytest.raises(MissingInput, match="'y'"):
+        on_cpu.bind({"x": x}, {})
+    with pytest.raises(UnknownInput):
+        on_cpu.bind({"x": x, "z": x}, {"y": y})
+    with pytest.raises(ShapeMismatch, match="contiguous"):
+        on_cpu.bind({"x": wide[:, ::2]}, {"y": y})
+    with pytest.raises(DTypeMismatch):
+        on_cpu.bind({"x": x.astype("f8")}, {"y": y})
+    with pytest.raises(ShapeMismatch, match="overlaps"):
+        on_cpu.bind({"x": both[:15].reshape(3, 5)}, {"y": both[10:22].reshape(3, 4)})
+    assert np.all(y == 77)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_runner_works_in_a_forked_child(on_cpu) -> None:
+    x, y = fresh()
+    run = on_cpu.bind({"x": x}, {"y": y})
+    run()
+    child = os.fork()
+    if child == 0:
+        y[:] = 77
+        run()
+        os._exit(0 if np.allclose(y, expected(x), atol=1e-5) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_red_zones_are_watched_in_debug_mode() -> None:
+    x, y = fresh()
+    program = Session("cpu", Options(cache=False, debug_memory=True)).compile(linear())
+    program.bind({"x": x}, {"y": y})()
+    np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
