@@ -19,14 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 import rlx.backends.webgpu.matmul as matmul_template
-from rlx.backends.webgpu.tiles import Tile, tile_for
+from rlx.backends.webgpu.tiles import TILES, tile_for
 from rlx.backends.webgpu.timestamps import Timestamps
 from rlx.driver import Buffer, Device
 from rlx.ir import GraphBuilder, Value, type_of
 from rlx.options import Options
 from rlx.runtime import Session
 
-TILES = [Tile(*t) for t in ((8, 8), (8, 4), (4, 8), (4, 4), (2, 8), (2, 4), (1, 4))]
 #: Chains of multiply-adds in one invocation, turns of its loop, and invocations.
 CHAINS, TURNS, INVOCATIONS = 16, 2048, 1 << 18
 
@@ -240,9 +239,9 @@ def main() -> None:
         if not options.tiles:
             report(workload, measured(workload, device, options.rounds), flops, rate)
         elif workload.name.startswith("product"):
-            for tile in TILES:
+            for tile, _ in TILES:
                 matmul_template.tile_for = lambda *_, tile=tile: tile
-                note = f"{tile.height}x{tile.width}"
+                note = f"{tile.height}x{tile.width}" + ("" if tile.slices == 1 else f"/{tile.slices}")
                 times = measured(workload, device, options.rounds, note)
                 matmul_template.tile_for = tile_for
                 report(workload, times, flops, rate, note)

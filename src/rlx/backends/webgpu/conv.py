@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from rlx.backends.webgpu.matmul import TAKEN, MatrixSide, bind_arguments, template
-from rlx.backends.webgpu.tiles import DEPTH, INVOCATIONS, Product, tile_for
+from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.lower import ConvSpec, Epilogue
 from rlx.codegen.wgsl import WgslTarget
@@ -90,12 +90,13 @@ class _Image:
 class _Unfolded:
     """The image as the right side of a product: see `tiles.Operand`. order: of k's dimensions, as places in (C, *K)."""
 
-    def __init__(self, spec: ConvSpec, order: Sequence[int], start: str, zero: str, kind: str) -> None:
+    def __init__(self, spec: ConvSpec, order: Sequence[int], start: str, zero: str, kind: str, depth: int) -> None:
         self.spec, self.order, self.start, self.zero, self.kind = spec, order, start, zero, kind
         self.image = _Image(spec)
         sizes = (spec.channels // spec.groups, *spec.kernel)
         self.sizes = [sizes[d] for d in order]
         self.k = math.prod(sizes)
+        self.ragged = self.k % depth != 0
         self.along_k = order[-1] == 0
 
     def begin(self, line: Callable[[str], None], piece: int, outer: str) -> None:
@@ -112,7 +113,7 @@ class _Unfolded:
         for c in range(4):
             kernel = [f"k_{d + 1}" for d in range(len(self.spec.kernel))]
             address, tests = self.image.element(f"x{piece}_{c}", "k_0", kernel)
-            tests += [f"k < {self.k}"] if self.k % DEPTH else []
+            tests += [f"k < {self.k}"] if self.ragged else []
             line(f"let e{c} = {_where(tests, f'a0[{address}]', self.zero)};")
         line(f"{into} = vec4<{self.kind}>(e0, e1, e2, e3);")
         line("}")
@@ -126,12 +127,15 @@ def _tiled(
     rank = len(spec.kernel)
     channels_last = spec.x.strides[1] == 1 and spec.channels > spec.groups
     order = (*range(1, rank + 1), 0) if channels_last else tuple(range(rank + 1))
-    right = _Unfolded(spec, order, "x_start", zero, kind)
+    tile = tile_for(spec.groups, features, places)
+    right = _Unfolded(spec, order, "x_start", zero, kind, tile.depth)
     steps = [int(s) for s in spec.w.strides]
     weights = _joined([(right.sizes[i], steps[1 + d]) for i, d in enumerate(order)])
     per_group = features * steps[0]
-    left = MatrixSide("a1", "m", "w_start", ((features,), (steps[0],)), weights, bases[1], (per_group,), zero, kind)
-    product = Product(spec.groups, features, places, right.k, kind, zero, tile_for(spec.groups, features, places))
+    left = MatrixSide(
+        "a1", "m", "w_start", ((features,), (steps[0],)), weights, bases[1], (per_group,), zero, kind, tile.depth
+    )
+    product = Product(spec.groups, features, places, right.k, kind, zero, tile)
     emitter = BodyEmitter(target)
     stored = {s.memory.name for s in epilogue.stores}
     declarations = bind_arguments(emitter, args, stored, bases, (1,) if left.vector else ())

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlx.backends.webgpu.tiles import DEPTH, INVOCATIONS, Product, tile_for
+from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel, Var
 from rlx.codegen.lower import Epilogue, MatmulSpec
 from rlx.codegen.wgsl import WgslTarget
@@ -74,6 +74,7 @@ class MatrixSide:
 
     name: of its array. letter: m for the left side, whose vectors run along k, n for the right one, whose run along n.
     outer, k: (sizes, strides) of the outer dimensions and of k's. base, others: what else is added to each address.
+    depth: steps of k that are loaded at a time.
     """
 
     def __init__(
@@ -87,10 +88,12 @@ class MatrixSide:
         others: Sequence[int],
         zero: str,
         kind: str,
+        depth: int,
     ) -> None:
         self.name, self.letter, self.start, self.zero, self.kind = name, letter, start, zero, kind
         (self.sizes, self.strides), (self.k_sizes, self.k_strides) = outer, k
         self.k = math.prod(self.k_sizes)
+        self.ragged = self.k % depth != 0
         near = abs(self.k_strides[-1]) if self.k_strides else 1 << 30
         far = abs(self.strides[-1]) if self.strides else 1 << 30
         self.along_k = near <= far
@@ -110,18 +113,17 @@ class MatrixSide:
     def load(self, line: Callable[[str], None], piece: int, k: str, into: str) -> None:
         line("{")
         line(f"let k = {k};")
-        ragged = self.k % DEPTH != 0
         if self.vector:
             value = f"{self.name}[({self.name}p{piece}_0 + {offset('k', self.k_sizes, self.k_strides)}) / 4]"
             none = f"vec4<{self.kind}>({self.zero})"
-            line(f"{into} = {f'select({none}, {value}, k < {self.k})' if ragged else value};")
+            line(f"{into} = {f'select({none}, {value}, k < {self.k})' if self.ragged else value};")
         else:
             for c in range(4):
                 outer, step = (0, c) if self.letter == "m" else (c, 0)
                 line(f"let k_{c} = k{f' + {step}' if step else ''};")
                 address = f"{self.name}p{piece}_{outer} + {offset(f'k_{c}', self.k_sizes, self.k_strides)}"
                 value = f"{self.name}[{address}]"
-                line(f"let x{c} = {f'select({self.zero}, {value}, k_{c} < {self.k})' if ragged else value};")
+                line(f"let x{c} = {f'select({self.zero}, {value}, k_{c} < {self.k})' if self.ragged else value};")
             line(f"{into} = vec4<{self.kind}>(x0, x1, x2, x3);")
         line("}")
 
@@ -131,12 +133,13 @@ def _shader(
 ) -> Shader:
     batch, m, n, k = (math.prod(s) for s in (spec.batch, spec.m, spec.n, spec.k))
     kind, zero = register_type(spec.acc_dtype, target), literal(0, spec.acc_dtype, target)
-    product = Product(batch, m, n, k, kind, zero, tile_for(batch, m, n))
+    tile = tile_for(batch, m, n)
+    product = Product(batch, m, n, k, kind, zero, tile)
     groups = len(spec.batch)
     a_batch, a_m, a_k = _split(spec.a.strides, groups, len(spec.m))
     b_batch, b_k, b_n = _split(spec.b.strides, groups, len(spec.k))
-    left = MatrixSide("a0", "m", "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind)
-    right = MatrixSide("a1", "n", "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind)
+    left = MatrixSide("a0", "m", "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind, tile.depth)
+    right = MatrixSide("a1", "n", "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind, tile.depth)
     emitter = BodyEmitter(target)
     stored = {s.memory.name for s in epilogue.stores}
     vectors = [i for i, side in enumerate((left, right)) if side.vector]

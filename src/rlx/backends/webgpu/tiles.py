@@ -1,9 +1,12 @@
 """Sums of products in tiles: one workgroup computes a tile of a result from tiles of two operands in its memory.
 
-256 invocations stand 16 by 16. Each keeps R rows by C columns of the tile in registers; both operands pass through
-workgroup memory 16 steps of k at a time, in vectors of four: the left one along k, the right one along the columns.
-While a tile's products are summed, the next one's elements are already on their way from memory. Each sum runs over k
-in order, so its bits depend neither on the tile's size nor on the number of workgroups.
+Each of 256 invocations keeps a few rows by a few columns of the tile in registers; both operands pass through workgroup
+memory some steps of k at a time, in vectors of four: the left one along k, the right one along the columns. While a
+tile's products are summed, the next one's elements are already on their way from memory.
+
+Where there are too few tiles to keep a large device busy, tiles are small and their invocations stand in slices, each
+of which sums its own share of every block of k; in the end the slices' sums are added by a tree. Otherwise each sum
+runs over k in order. Which it is depends on the sizes alone, so equal products give equal bits.
 
 What an operand's element is, and where, its `Operand` says: this file does not know matrices from images.
 """
@@ -16,43 +19,60 @@ from typing import Protocol
 
 from rlx.codegen.wgsl.body import BodyEmitter
 
-SIDE = 16  # invocations along each side of a tile
-INVOCATIONS = SIDE * SIDE
-DEPTH = 16  # steps of k that are in workgroup memory at a time
-#: Workgroups from which on larger tiles leave none of a large device idle.
-_ENOUGH = 256
+INVOCATIONS = 256
 
 
 @dataclass(frozen=True)
 class Tile:
-    """rows, columns: of one invocation; columns are a multiple of 4."""
+    """rows, columns: of one invocation; columns are a multiple of 4. down, across: invocations of one slice."""
 
     rows: int
     columns: int
+    down: int = 16
+    across: int = 16
+
+    @property
+    def slices(self) -> int:
+        return INVOCATIONS // (self.down * self.across)
 
     @property
     def height(self) -> int:
-        return SIDE * self.rows
+        return self.down * self.rows
 
     @property
     def width(self) -> int:
-        return SIDE * self.columns
+        return self.across * self.columns
+
+    @property
+    def depth(self) -> int:
+        """Steps of k that are in workgroup memory at a time: all slices' together."""
+        return 16 if self.slices == 1 else 32
 
     def count(self, m: int, n: int) -> tuple[int, int]:
         """Tiles down and across an m by n result."""
         return -(-m // self.height), -(-n // self.width)
 
 
+#: Tiles, those that load least a product first, each with the workgroups that make it worth while.
+TILES = (
+    (Tile(8, 8), 256),
+    (Tile(8, 4), 256),
+    (Tile(4, 8), 256),
+    (Tile(4, 4), 96),
+    (Tile(4, 4, 8, 16), 96),
+    (Tile(4, 4, 8, 8), 96),
+    (Tile(4, 4, 4, 16), 96),
+    (Tile(4, 4, 4, 8), 0),
+)
+
+
 def tile_for(batch: int, m: int, n: int) -> Tile:
-    """The largest tile that is not mostly empty and leaves enough of them."""
-    for rows, columns in ((8, 8), (8, 4), (4, 8), (4, 4), (2, 4)):
-        tile = Tile(rows, columns)
+    """The first tile that is not much emptier than need be and of which there are enough."""
+    for tile, enough in TILES:
         down, across = tile.count(m, n)
-        filled = m * n >= 0.7 * down * across * tile.height * tile.width
-        if filled and batch * down * across >= (_ENOUGH if rows * columns > 16 else 64):
+        if batch * down * across >= enough and m * n >= 0.7 * down * across * tile.height * tile.width:
             return tile
-    rows = 1 if m <= 16 else 2 if m <= 32 else 4
-    return Tile(rows, 4)
+    return Tile(4, 4, 4, 8) if m <= 16 else Tile(4, 4, 8, 8)
 
 
 class Operand(Protocol):
@@ -91,87 +111,116 @@ class Product:
 
     def declarations(self, right: Operand) -> list[str]:
         """The workgroup memory of the tiles."""
-        left_size, right_size = self.tile.height * DEPTH // 4, DEPTH * self._stride(right)
-        return [
-            f"var<workgroup> left: array<vec4<{self.kind}>, {left_size}>;",
-            f"var<workgroup> right: array<vec4<{self.kind}>, {right_size}>;",
-        ]
+        tile = self.tile
+        tiles = self._right + tile.depth * self._stride(right)
+        return [f"var<workgroup> tiles: array<vec4<{self.kind}>, {max(tiles, tile.slices // 2 * self._sums)}>;"]
+
+    @property
+    def _right(self) -> int:
+        """Where the right operand's vectors begin, behind the left one's."""
+        return self.tile.height * self.tile.depth // 4
+
+    @property
+    def _sums(self) -> int:
+        """Vectors of one slice's sums, which take the operands' place in the end."""
+        return self.tile.height * self.tile.width // 4
 
     def _stride(self, right: Operand) -> int:
-        """Vectors from one k to the next in `right`; one more than its width keeps writes along k off one bank."""
+        """Vectors from one k to the next on the right; one more than its width keeps writes along k off one bank."""
         width = self.tile.width // 4
         return width + 1 if right.along_k and self.tile.columns * self.tile.rows <= 32 else width
 
     def place(self, line: Callable[[str], None], group: str) -> None:
-        """Where this workgroup's tile stands: m0, n0 and batch; and the invocation's place in it: tx, ty."""
+        """Where this workgroup's tile stands: m0, n0 and batch; and the invocation's place in it: tx, ty, part."""
         down, across = self.tile.count(self.m, self.n)
         line(f"let tile = i32({group});")
         line(f"if (tile >= {self.groups}) {{ return; }}")
         line(f"let n0 = (tile % {across}) * {self.tile.width};")
         line(f"let m0 = ((tile / {across}) % {down}) * {self.tile.height};")
         line(f"let batch = tile / {across * down};")
-        line(f"let tx = i32(local) % {SIDE};")
-        line(f"let ty = i32(local) / {SIDE};")
+        line(f"let tx = i32(local) % {self.tile.across};")
+        line(f"let ty = (i32(local) / {self.tile.across}) % {self.tile.down};")
+        line(f"let part = i32(local) / {self.tile.across * self.tile.down};")
 
     def sums(self, line: Callable[[str], None], left: Operand, right: Operand) -> None:
-        """The sums, in c{row}_{vector of columns}."""
-        tile, vectors = self.tile, self.tile.columns // 4
+        """The sums, in c{row}_{vector of columns}; of the first slice where there are several."""
+        tile, vectors, depth = self.tile, self.tile.columns // 4, self.tile.depth
         for r in range(tile.rows):
             for j in range(vectors):
                 line(f"var c{r}_{j} = vec4<{self.kind}>({self.zero});")
         stride = self._stride(right)
         pieces = self._pieces(line, left, right, stride)
-        for name, _, operand, number, depth, guard in pieces:
+        for name, _, operand, number, at, guard in pieces:
             line(f"var {name} = vec4<{self.kind}>({self.zero});")
-            self._guarded(line, guard, lambda o=operand, i=number, d=depth, n=name: o.load(line, i, d, n))
-        line(f"for (var k0 = 0i; k0 < {self.k}; k0 = k0 + {DEPTH}) {{")
+            self._guarded(line, guard, lambda o=operand, i=number, d=at, n=name: o.load(line, i, d, n))
+        line(f"for (var k0 = 0i; k0 < {self.k}; k0 = k0 + {depth}) {{")
         line("workgroupBarrier();")
         for name, place, _, _, _, guard in pieces:
             self._guarded(line, guard, lambda p=place, n=name: line(f"{p} = {n};"))
         line("workgroupBarrier();")
-        line(f"if (k0 + {DEPTH} < {self.k}) {{")
-        for name, _, operand, number, depth, guard in pieces:
-            at = f"(k0 + {DEPTH} + {depth})"
-            self._guarded(line, guard, lambda o=operand, i=number, d=at, n=name: o.load(line, i, d, n))
+        line(f"if (k0 + {depth} < {self.k}) {{")
+        for name, _, operand, number, at, guard in pieces:
+            ahead = f"(k0 + {depth} + {at})"
+            self._guarded(line, guard, lambda o=operand, i=number, d=ahead, n=name: o.load(line, i, d, n))
         line("}")
-        line(f"for (var kk = 0i; kk < {DEPTH // 4}; kk = kk + 1i) {{")
+        own = depth // 4 // tile.slices
+        line(f"for (var kk = part * {own}; kk < part * {own} + {own}; kk = kk + 1i) {{")
         for r in range(tile.rows):
-            line(f"let f{r} = left[(ty * {tile.rows} + {r}) * {DEPTH // 4} + kk];")
+            line(f"let f{r} = tiles[(ty * {tile.rows} + {r}) * {depth // 4} + kk];")
         for step in range(4):
             line("{")
             for j in range(vectors):
-                line(f"let b{j} = right[(kk * 4 + {step}) * {stride} + tx + {j * SIDE}];")
+                line(f"let b{j} = tiles[{self._right + j * tile.across} + (kk * 4 + {step}) * {stride} + tx];")
             for r in range(tile.rows):
                 for j in range(vectors):
                     line(f"c{r}_{j} = c{r}_{j} + f{r}[{step}] * b{j};")
             line("}")
         line("}")
         line("}")
+        self._add_slices(line)
+
+    def _add_slices(self, line: Callable[[str], None]) -> None:
+        """Add the slices' sums to the first's: the upper half of them to the lower, until one is left."""
+        tile, vectors = self.tile, self.tile.columns // 4
+        places = [
+            (r, j, f"at + {r * tile.width // 4 + j * tile.across}") for r in range(tile.rows) for j in range(vectors)
+        ]
+        half = tile.slices // 2
+        while half:
+            line("workgroupBarrier();")
+            line(f"if (part >= {half} && part < {2 * half}) {{")
+            line(f"let at = (part - {half}) * {self._sums} + ty * {tile.rows * tile.width // 4} + tx;")
+            for r, j, place in places:
+                line(f"tiles[{place}] = c{r}_{j};")
+            line("}")
+            line("workgroupBarrier();")
+            line(f"if (part < {half}) {{")
+            line(f"let at = part * {self._sums} + ty * {tile.rows * tile.width // 4} + tx;")
+            for r, j, place in places:
+                line(f"c{r}_{j} = c{r}_{j} + tiles[{place}];")
+            line("}")
+            half //= 2
 
     def _pieces(self, line: Callable[[str], None], left: Operand, right: Operand, stride: int):
         """What this invocation brings: (register, place in workgroup memory, operand, piece, step of k, condition)."""
         tile, found = self.tile, []
-        vectors = DEPTH // 4
-        for side, operand, total in (("l", left, tile.height * vectors), ("r", right, tile.width // 4 * DEPTH)):
+        deep, wide = tile.depth // 4, tile.width // 4
+        for side, operand, total in (("l", left, tile.height * deep), ("r", right, wide * tile.depth)):
             for number in range(-(-total // INVOCATIONS)):
                 at, d, outer = f"{side}at{number}", f"{side}d{number}", f"{side}o{number}"
                 line(f"let {at} = i32(local) + {number * INVOCATIONS};")
+                near, far = (deep, tile.height) if side == "l" else (tile.depth, wide)
+                depth, across = (
+                    (f"{at} % {near}", f"{at} / {near}") if operand.along_k else (f"{at} / {far}", f"{at} % {far}")
+                )
                 if side == "l":
-                    near, far = (vectors, f"/ {vectors}") if operand.along_k else (tile.height, f"% {tile.height}")
-                    depth = f"({at} % {near})" if operand.along_k else f"({at} / {near})"
-                    line(f"let {d} = {depth} * 4;")
-                    line(f"let {outer} = {at} {far};")
-                    place = f"left[{outer} * {vectors} + {d} / 4]"
+                    line(f"let {d} = ({depth}) * 4;")
+                    line(f"let {outer} = {across};")
+                    place = f"tiles[{outer} * {deep} + {d} / 4]"
                 else:
-                    wide = tile.width // 4
-                    depth, vector = (
-                        (f"{at} % {DEPTH}", f"{at} / {DEPTH}")
-                        if operand.along_k
-                        else (f"{at} / {wide}", f"{at} % {wide}")
-                    )
                     line(f"let {d} = {depth};")
-                    line(f"let {outer} = ({vector}) * 4;")
-                    place = f"right[{d} * {stride} + {outer} / 4]"
+                    line(f"let {outer} = ({across}) * 4;")
+                    place = f"tiles[{self._right} + {d} * {stride} + {outer} / 4]"
                 operand.begin(line, number, f"({'m0' if side == 'l' else 'n0'} + {outer})")
                 guard = f"{at} < {total}" if total % INVOCATIONS else ""
                 found.append((f"{side}{number}", place, operand, number, d, guard))
@@ -187,11 +236,13 @@ class Product:
     def finish(self, emitter: BodyEmitter, each: Callable[[], None]) -> None:
         """Run the lines of `each` for every sum of the tile that there is: `total` at row `m`, column `n`."""
         line, tile, vectors = emitter.line, self.tile, self.tile.columns // 4
-        rows = ", ".join(f"c{r}_{j}" for r in range(tile.rows) for j in range(vectors))
-        line(f"var sums = array<vec4<{self.kind}>, {tile.rows * vectors}>({rows});")
+        if tile.slices > 1:
+            line("if (part > 0) { return; }")
+        sums = ", ".join(f"c{r}_{j}" for r in range(tile.rows) for j in range(vectors))
+        line(f"var sums = array<vec4<{self.kind}>, {tile.rows * vectors}>({sums});")
         line(f"for (var e = 0i; e < {4 * vectors * tile.rows}; e = e + 1i) {{")
         line(f"let m = m0 + ty * {tile.rows} + e / {4 * vectors};")
-        line(f"let n = n0 + (tx + (e / 4) % {vectors} * {SIDE}) * 4 + e % 4;")
+        line(f"let n = n0 + (tx + (e / 4) % {vectors} * {tile.across}) * 4 + e % 4;")
         line(f"if (m < {self.m} && n < {self.n}) {{")
         line("let total = sums[e / 4][e % 4];")
         each()
