@@ -1,34 +1,40 @@
-"""Our matrix products beside NumPy's and PyTorch's, and beside the multiply-add ceiling measured in the same run.
+"""Our matrix products beside NumPy's and PyTorch's, and beside the multiply-add ceiling.
 
-    python bench/gemm.py [--threads N] [--rounds R] [--shapes all|minilm|square|skinny]
+    python bench/gemm.py [--threads N] [--rounds R] [--shapes all|minilm|square|skinny] [--precision f32|bf16]
 
-For each shape (M x K) by (K x N), f32, B packed beforehand as weights are: GFLOP/s of each, the ratio to the best peer,
-and the share of the ceiling. Contenders take turns within each round, so that noise on a shared machine hits all alike;
-the best round counts. Answers are compared first.
+For each shape (M x K) by (K x N), B packed beforehand as weights are: GFLOP/s of each, the ratio to the best peer, and
+the share of the ceiling: a loop that multiplies and adds registers, with the same instruction. The ceiling and the
+contenders take turns within each round, so that noise on a shared machine hits all alike; the best round counts.
+Answers are compared first. NumPy computes in f32 whatever the precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import llvmlite.binding as llvm
+import ml_dtypes
 import numpy as np
 from llvmlite import ir
 
-from rlx.backends.cpu.ceiling import measure_ceilings
+from rlx.backends.cpu.gemm_tile import multiply_add, words_of_products
 from rlx.backends.cpu.host import resolve_target
 from rlx.backends.cpu.matrix import CpuTemplates
 from rlx.codegen.kernel import Memory, Store, TemplateKernel, Var
+from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.module import emit_kernel, new_module
 from rlx.codegen.llvm.object import optimized_text, target_machine
+from rlx.codegen.llvm.types import I64, real
 from rlx.codegen.lower.templates import Epilogue, MatmulSpec
 from rlx.codegen.target import PRESETS, Target
 from rlx.ir import dtypes
+from rlx.ir.dtypes import DType
 
 try:
     import torch
@@ -36,10 +42,13 @@ except ImportError:
     torch = None
 
 SHAPES = {
-    "square": [(n, n, n) for n in (256, 512, 1024, 2048)],
+    "square": [(n, n, n) for n in (256, 512, 1024, 2048, 4096)],
     "minilm": [(m, k, n) for m in (16, 128, 4096) for k, n in ((384, 384), (384, 1152), (384, 1536), (1536, 384))],
     "skinny": [(m, k, n) for m in (1, 2, 4) for k, n in ((384, 1536), (768, 3072), (2048, 8192))],
 }
+#: Accumulators of the ceiling's loop and its turns: some 2 ms.
+CHAINS, TURNS = 24, 100_000
+DTYPES = {"f32": dtypes.f32, "bf16": dtypes.bf16}
 
 
 class Engine:
@@ -91,14 +100,37 @@ def aligned(nbytes: int) -> np.ndarray:
     return raw[-raw.ctypes.data % 64 :]
 
 
-def ours(engine: Engine, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> tuple[Callable[[], None], float]:
+def ceiling(engine: Engine, dtype: DType) -> tuple[Callable[[], None], float]:
+    """A call that multiplies and adds registers on every thread, and how many operations that is."""
+    target, sink = engine.target, Memory("sink", dtypes.f32, (1,), writable=True)
+    lanes = target.lanes(32)
+
+    def emit(e: FunctionEmitter) -> None:
+        place = e.element_pointer(e.scratch, dtypes.f32, I64(0))
+        x = real(e.load_lanes(place, dtypes.f32, lanes))
+        sums = [e.cell(x) for _ in range(CHAINS)]
+        with e.loop(I64(0), I64(TURNS)):
+            for cell in sums:
+                e.write_cell(cell, multiply_add(e, x, x, real(e.read_cell(cell)), dtype))
+        for cell in sums:
+            x = e.builder.fadd(x, real(e.read_cell(cell)))
+        e.store_lanes(place, dtypes.f32, x, lanes)
+
+    kernel = TemplateKernel("ceiling", (sink,), engine.threads, "ceiling", emit, scratch_bytes=lanes * 4)
+    factors = words_of_products(target, dtype, dtypes.f32)
+    run, _ = engine.kernel(kernel, [np.zeros(lanes, np.float32)])
+    return run, 2.0 * factors * lanes * CHAINS * TURNS * engine.threads
+
+
+def ours(
+    engine: Engine, a: np.ndarray, b: np.ndarray, out: np.ndarray, dtype: DType
+) -> tuple[Callable[[], None], float]:
     m, k = a.shape
     n = b.shape[1]
     acc, i, j = Var("acc", dtypes.f32), Var("i"), Var("j")
     c = Memory("c", dtypes.f32, (n, 1), writable=True)
-    left = Memory("a", dtypes.f32, (k, 1))
-    right = Memory("b", dtypes.f32, (n, 1))
-    spec = MatmulSpec(dtypes.f32, dtypes.f32, dtypes.f32, (), (m,), (n,), (k,), left, right, b_constant=True)
+    left, right = Memory("a", dtype, (k, 1)), Memory("b", dtype, (n, 1))
+    spec = MatmulSpec(dtype, dtype, dtypes.f32, (), (m,), (n,), (k,), left, right, b_constant=True)
     kernels = CpuTemplates(engine.target).matmul(spec, Epilogue(acc, (i, j), (Store(c, (i, j), acc),), (c,)))
     assert kernels is not None
     operand = b
@@ -109,14 +141,16 @@ def ours(engine: Engine, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> tuple
 
 
 def contenders(
-    engine: Engine, a: np.ndarray, b: np.ndarray
+    engine: Engine, a: np.ndarray, b: np.ndarray, dtype: DType
 ) -> tuple[dict[str, Callable[[], None]], np.ndarray, np.ndarray, float]:
     """A call each, our result and NumPy's, and the seconds that compiling ours took."""
     out, peer = np.zeros((2, a.shape[0], b.shape[1]), np.float32)
-    run, seconds = ours(engine, a, b, out)
+    run, seconds = ours(engine, *(np.ascontiguousarray(x.astype(dtype.numpy)) for x in (a, b)), out, dtype)
     calls: dict[str, Callable[[], None]] = {"rlx": run, "numpy": lambda: np.matmul(a, b, out=peer)}
     if torch is not None:
-        ta, tb, tc = torch.from_numpy(a), torch.from_numpy(b), torch.empty(*out.shape)
+        kind = torch.float32 if dtype is dtypes.f32 else torch.bfloat16
+        ta, tb = torch.from_numpy(a).to(kind), torch.from_numpy(b).to(kind)
+        tc = torch.empty(*out.shape, dtype=kind)
         calls["torch"] = lambda: torch.mm(ta, tb, out=tc)
     return calls, out, peer, seconds
 
@@ -129,7 +163,7 @@ def measure(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, floa
         call()
         started = time.perf_counter()
         call()
-        repeats[name] = max(1, int(0.02 / (time.perf_counter() - started)))
+        repeats[name] = max(1, int(0.005 / (time.perf_counter() - started)))
     for _ in range(rounds):
         for name, call in calls.items():
             started = time.perf_counter()
@@ -145,30 +179,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--shapes", choices=["all", *SHAPES], default="all")
     parser.add_argument("--target", default="native")
+    parser.add_argument("--precision", choices=list(DTYPES), default="f32")
     options = parser.parse_args(argv)
+    if os.environ.get("OPENBLAS_NUM_THREADS") != str(options.threads):  # NumPy's BLAS reads it when it is loaded
+        os.environ["OPENBLAS_NUM_THREADS"] = str(options.threads)
+        os.execv(sys.executable, [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)])
     if torch is not None:
         torch.set_num_threads(options.threads)
-    engine = Engine(PRESETS[resolve_target(options.target)], options.threads)
-    ceiling = measure_ceilings(options.threads).flops / 1e9
-    print(f"{engine.target.name}; ceiling of {options.threads} threads: {ceiling:.0f} GFLOP/s")
-    print(f"{'M x K x N':>18} {'rlx':>7} {'numpy':>7} {'torch':>7}   GFLOP/s   rlx/best   of ceiling   compile ms")
+    dtype = DTYPES[options.precision]
+    engine = Engine(PRESETS[resolve_target(options.target, options.precision)], options.threads)
+    limit, operations = ceiling(engine, dtype)
+    print(f"{engine.target.name}, {options.threads} threads, {options.precision}; GFLOP/s")
+    print(f"{'M x K x N':>18} {'rlx':>7} {'numpy':>7} {'torch':>7}   rlx/best {'ceiling':>9}  share  compile ms")
     names = list(SHAPES) if options.shapes == "all" else [options.shapes]
     rng = np.random.default_rng(0)
     for m, k, n in [shape for name in names for shape in SHAPES[name]]:
-        a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
-        calls, out, peer, seconds = contenders(engine, a, b)
+        # whole bf16 numbers, so that every contender has the same operands
+        a, b = (rng.standard_normal(s).astype(ml_dtypes.bfloat16).astype(np.float32) for s in ((m, k), (k, n)))
+        calls, out, peer, seconds = contenders(engine, a, b, dtype)
         for call in calls.values():
             call()
         error = np.abs(out - peer).max() / np.abs(peer).max()
         if error > 1e-4:
             print(f"answers differ for {m} x {k} x {n}: {error}", file=sys.stderr)
             return 1
-        flops = 2e-9 * m * k * n
-        rate = {name: flops / t for name, t in measure(calls, options.rounds).items()}
-        best = max(rate[name] for name in rate if name != "rlx")
+        best = measure({"ceiling": limit, **calls}, options.rounds)
+        top = 1e-9 * operations / best.pop("ceiling")
+        rate = {name: 2e-9 * m * k * n / t for name, t in best.items()}
+        peers = max(rate[name] for name in rate if name != "rlx")
         print(
             f"{m:>6} x{k:>5} x{n:>5} {rate['rlx']:7.1f} {rate['numpy']:7.1f} {rate.get('torch', 0):7.1f} "
-            f"{rate['rlx'] / best:18.2f} {rate['rlx'] / ceiling:12.0%} {seconds * 1e3:12.0f}"
+            f"{rate['rlx'] / peers:10.2f} {top:9.1f} {rate['rlx'] / top:6.0%} {seconds * 1e3:11.0f}",
+            flush=True,
         )
     return 0
 

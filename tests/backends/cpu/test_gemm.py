@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
+from rlx.backends.cpu.gemm_epilogue import row_streams
 from rlx.backends.cpu.gemm_operand import rows_in_place
 from rlx.backends.cpu.gemm_view import matrix_view
 from rlx.backends.cpu.matrix import CpuTemplates
@@ -284,6 +285,40 @@ def test_equal_specs_have_equal_identities_and_others_have_not() -> None:
         identity(replace(case, out_strides=(1, 33)), True),
     ]
     assert len({identity(case, True), *others}) == 1 + len(others)
+
+
+# -- what is brought near ------------------------------------------------------------------------------------------
+
+
+def prefetches(m: int, n: int, k: int) -> list[str]:
+    """The prefetching instructions of a product by packed weights."""
+    target = PRESETS["avx512"]
+    case = Case((m,), (n,), (k,), b_constant=True)
+    kernels = CpuTemplates(target).matmul(case.spec(), store_all(case, True))
+    assert kernels is not None
+    module = new_module(target)
+    emit_kernel(module, "product", kernels.compute, target)
+    return [line.split()[0] for line in assembly(module, target).splitlines() if "prefetch" in line]
+
+
+def test_the_next_panel_is_brought_near_where_tiles_read_each_panel_again() -> None:
+    assert set(prefetches(16, 384, 384)) == {"prefetcht1"}
+    assert prefetches(1, 384, 384) == []
+
+
+def test_results_too_many_for_the_cache_are_brought_near_before_they_are_written() -> None:
+    near = [name for name in prefetches(4096, 384, 384) if name != "prefetcht1"]
+    assert len(near) >= 2  # the output's row and the residual's, a tile further down
+
+
+def test_rows_found_through_loaded_addresses_are_not_brought_near() -> None:
+    i, j, acc = Var("i"), Var("j"), Var("acc", f32)
+    rows = Memory("rows", dtypes.i64, (1,))
+    out, bias = Memory("out", f32, (48, 1), writable=True), Memory("bias", f32, (1,))
+    value = Apply("add", (acc, Load(bias, (j,))), f32)
+    scattered = Store(out, (Load(rows, (i,)), j), value)
+    assert row_streams(Epilogue(acc, (i, j), (scattered,), (out, rows, bias)), 1) == []
+    assert row_streams(Epilogue(acc, (i, j), (Store(out, (i, j), value),), (out, bias)), 1) == [(out, (i, j))]
 
 
 # -- pairs of bf16 -------------------------------------------------------------------------------------------------

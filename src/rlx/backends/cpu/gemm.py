@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from rlx.backends.cpu.gemm_epilogue import Writer
-from rlx.backends.cpu.gemm_operand import Panels, Rows
+from rlx.backends.cpu.gemm_operand import Panels, PanelsPacked, Rows
 from rlx.backends.cpu.gemm_plan import Blocks, Tile
 from rlx.backends.cpu.gemm_tile import TileCode, tile_function
 from rlx.backends.cpu.gemm_view import split_index
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I1, I64
+from rlx.codegen.llvm.types import I1, I8, I64
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
 
@@ -85,6 +85,17 @@ class ProductKernel:
                 height = self._tile(e, a_at, b_at, sums, at, count)
                 self.writer.write(e, sums, matrix, e.integer_add(row, at), height, column)
 
+    @property
+    def _near(self) -> int:
+        """Bytes of the next panel that a tile brings near for each of its k: packed panels are read in turn.
+
+        0 where each panel is read once: then its rows come one behind the other, which the processor foresees.
+        """
+        tiles = -(-min(self.rows, self.blocks.rows) // self.tile.rows)
+        if tiles == 1 or not isinstance(self.b, PanelsPacked) or self.blocks.panels_first:
+            return 0
+        return -(-self.tile.columns * self.dtype.itemsize // tiles)
+
     def _count(self, e: FunctionEmitter, row: ir.Value, blocks: int) -> ir.Value:
         """Rows of the block that begins at `row`."""
         if blocks == 1:
@@ -99,11 +110,18 @@ class ProductKernel:
         """Compute the tile that begins `at` rows into a block of `count`; gives its height."""
         most, rest = self.tile.rows, self.rows % self.tile.rows
         start = e.element_pointer(a, self.dtype, e.integer_mul(at, I64(self.a.row)))
+        near = self._near
 
         def call(height: int) -> None:
             row = self.a.row if height > 1 else 0
-            code = TileCode(self.dtype, height, self.tile.vectors, row, self.a.k, self.b.k, factors=self.factors)
-            e.builder.call(tile_function(e.module, self.target, code), [start, b, I64(self.depth), sums])
+            code = TileCode(self.dtype, height, self.tile.vectors, row, self.a.k, self.b.k, 0, self.factors, near)
+            operands = [start, b, I64(self.depth), sums]
+            if near:
+                # The next panel lies behind this one; each tile of rows brings its share of it.
+                share = e.integer_mul(e.builder.udiv(at, I64(most)), I64(near * self.depth))
+                share = e.integer_add(share, I64(self.depth * self.tile.columns * self.dtype.itemsize))
+                operands.append(e.builder.gep(b, [share], source_etype=I8))
+            e.builder.call(tile_function(e.module, self.target, code), operands)
 
         if not rest:
             call(most)

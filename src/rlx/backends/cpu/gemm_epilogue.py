@@ -17,7 +17,7 @@ from llvmlite import ir
 from rlx.backends.cpu.gemm_view import split_index
 from rlx.codegen.kernel import Apply, Const, Expr, Load, Memory, Var
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I64, Value
+from rlx.codegen.llvm.types import I32, I64, VOID, Value
 from rlx.codegen.lower.templates import Epilogue
 from rlx.ir.dtypes import DType
 
@@ -47,6 +47,7 @@ class TileWriter:
 
     place: the values of the epilogue's leading indices at a matrix and a row. columns: sizes of the trailing indices.
     dtype: of the sums. width: columns of a tile, whole vectors. pitch: sums from row to row; `width` where it is 0.
+    ahead: rows from a tile to the next one below it, whose memory is brought near while this tile is written; 0: none.
     """
 
     epilogue: Epilogue
@@ -55,6 +56,7 @@ class TileWriter:
     dtype: DType
     width: int
     pitch: int = 0
+    ahead: int = 0
 
     @property
     def total(self) -> int:
@@ -76,10 +78,11 @@ class TileWriter:
         with e.loop(I64(0), count) as r:
             line = e.element_pointer(sums, self.dtype, e.integer_mul(r, I64(self.pitch or self.width)))
             leading = list(self.place(e, matrix, e.integer_add(row, r)))
+            below = self.place(e, matrix, e.integer_add(row, e.integer_add(r, I64(self.ahead)))) if self.ahead else []
             if not sizes:
                 self._store(e, line, leading, [], None, 1)
             elif len(sizes) <= 1 or sizes[-1] % lanes == 0:
-                self._whole_vectors(e, line, leading, sizes, column, lanes)
+                self._whole_vectors(e, line, leading, below, sizes, column, lanes)
             else:
                 self._segments(e, line, leading, sizes, column, lanes)
 
@@ -104,6 +107,7 @@ class TileWriter:
         e: FunctionEmitter,
         line: ir.Value,
         leading: list[ir.Value],
+        below: Sequence[ir.Value],
         sizes: tuple[int, ...],
         column: ir.Value,
         lanes: int,
@@ -113,6 +117,8 @@ class TileWriter:
         def store(at: ir.Value, mask: ir.Value | None) -> None:
             trailing = split_index(e, e.integer_add(column, at), sizes)
             self._store(e, e.element_pointer(line, self.dtype, at), leading, trailing, mask, lanes)
+            if below:
+                self._prefetch(e, dict(zip(self.epilogue.index, self._indices(below, trailing), strict=True)))
 
         left = e.intrinsic("smin", b.sub(I64(self.total), column), I64(self.width))
         tail = self.total % lanes
@@ -157,12 +163,52 @@ class TileWriter:
         lanes: int,
     ) -> None:
         index = self.epilogue.index
-        behind = [I64(0)] * self._single
-        missing = [I64(0)] * (len(index) - len(leading) - len(trailing) - len(behind))
-        env: dict[Var, Value] = dict(zip(index, [*leading, *missing, *trailing, *behind], strict=True))
+        env: dict[Var, Value] = dict(zip(index, self._indices(leading, trailing), strict=True))
         env[self.epilogue.acc] = e.load_lanes(pointer, self.dtype, lanes)
         for store in self.epilogue.stores:
             e.store(store, env, lanes=lanes, along=index[-1 - self._single] if lanes > 1 else None, mask=mask)
+
+    def _indices(self, leading: Sequence[ir.Value], trailing: Sequence[ir.Value]) -> list[ir.Value]:
+        """A value for each of the epilogue's indices: those that nothing gives are 0."""
+        behind = [I64(0)] * self._single
+        missing = [I64(0)] * (len(self.epilogue.index) - len(leading) - len(trailing) - len(behind))
+        return [*leading, *missing, *trailing, *behind]
+
+    def _prefetch(self, e: FunctionEmitter, at: dict[Var, ir.Value]) -> None:
+        """Bring near what the stores touch at an index, which may lie outside the product."""
+        for memory, index in row_streams(self.epilogue, len(self.columns)):
+            offset = e.index_value(memory.offset)
+            for var, stride in zip(index, memory.strides, strict=True):
+                offset = e.integer_add(offset, e.integer_mul(at[var], e.index_value(stride)))
+            place = e.element_pointer(e.args[memory.name], memory.dtype, offset)
+            e.call("llvm.prefetch.p0", VOID, [place, I32(int(memory.writable)), I32(3), I32(1)])
+
+
+def row_streams(epilogue: Epilogue, columns: int) -> list[tuple[Memory, tuple[Var, ...]]]:
+    """What the stores read and write in another place for each row; `columns` trailing indices are not rows'.
+
+    Left out: addresses that are computed from more than the indices.
+    """
+    rows = set(epilogue.index[: len(epilogue.index) - columns])
+    known = set(epilogue.index)
+    found: dict[tuple[str, tuple[Var, ...]], tuple[Memory, tuple[Var, ...]]] = {}
+    queue: list[Expr] = [store.value for store in epilogue.stores]
+    accesses = [(store.memory, store.index) for store in epilogue.stores]
+    seen: set[int] = set()
+    while queue:
+        expr = queue.pop()
+        if id(expr) in seen:
+            continue
+        seen.add(id(expr))
+        if isinstance(expr, Apply):
+            queue.extend(expr.args)
+        elif isinstance(expr, Load):
+            accesses.append((expr.memory, expr.index))
+    for memory, index in accesses:
+        variables = tuple(i for i in index if isinstance(i, Var) and i in known)
+        if len(variables) == len(index) and not rows.isdisjoint(variables):
+            found[memory.name, variables] = memory, variables
+    return list(found.values())
 
 
 def _least(e: FunctionEmitter, a: ir.Value, b: ir.Value) -> ir.Value:

@@ -17,7 +17,7 @@ from llvmlite import ir
 from rlx.backends.cpu.gemm import ProductKernel
 from rlx.backends.cpu.gemm_epilogue import Place, TileWriter
 from rlx.backends.cpu.gemm_operand import PanelsPacked
-from rlx.backends.cpu.gemm_plan import choose_blocks, choose_tile
+from rlx.backends.cpu.gemm_plan import choose_blocks, choose_tile, rows_ahead
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matmul import (
     epilogue_identity,
@@ -94,8 +94,9 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
     left = rows_operand(target, first.a, a, False, dtype, tile, starts[-1], together)
     blocks = choose_blocks(target, dtype, tile, 1, rows, starts[-1], depth, panels_first=False)
     a_rows = left.read(blocks, rows)
+    ahead = rows_ahead(target, tile, rows, starts[-1])
     writers = tuple(
-        TileWriter(epilogue, _place(spec), spec.n, dtype, tile.columns)
+        TileWriter(epilogue, _place(spec), spec.n, dtype, tile.columns, ahead=ahead)
         for spec, epilogue in zip(specs, epilogues, strict=True)
     )
     kernel = ProductKernel(

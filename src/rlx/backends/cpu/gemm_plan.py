@@ -21,6 +21,8 @@ _LOAD = 0.1
 _TILE_END = 3.0
 #: Grid indices that a product should have at least, so that threads share them evenly.
 _ITEMS = 8
+#: Panels that the second-level cache should hold: one that is read, the next one, and room for the rest.
+_PANELS_IN_L2 = 3
 #: Widths that splits are balanced for.
 _THREADS = (2, 4)
 
@@ -64,6 +66,8 @@ def choose_tile(target: Target, dtype: DType, batch: int, rows: int, columns: in
     for vectors in range(1, 9):
         if vectors > 1 and (vectors - 1) * lanes >= max(parts):
             break
+        if vectors > 2 and depth * vectors * lanes * dtype.itemsize > target.l2 // _PANELS_IN_L2:
+            break
         for height in range(1, min(rows, registers(target)) + 1):
             if _registers_of(height, vectors) + (not target.has_fma) > registers(target):
                 break
@@ -89,6 +93,11 @@ def choose_blocks(
         most = max(1, target.l2 // 2 // (depth * dtype.itemsize) // tile.rows)
         blocks = max(blocks, -(-tiles // most))
     return Blocks(rows if blocks == 1 else -(-tiles // blocks) * tile.rows, panels_first)
+
+
+def rows_ahead(target: Target, tile: Tile, rows: int, columns: int) -> int:
+    """How far below a tile results should be brought near: a tile, where they do not stay in the cache; else 0."""
+    return tile.rows if rows * columns * 4 > target.l2 // 2 else 0
 
 
 def _registers_of(rows: int, vectors: int) -> int:

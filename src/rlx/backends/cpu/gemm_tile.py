@@ -36,6 +36,8 @@ class TileCode:
     a_row, a_k: from one row, one k of a to the next; b_k: from one k of b to the next (a row of b is contiguous).
     c_row: from one row of sums to the next; 0: without gaps.
     factors: what the operands' words hold; None where they hold an element of `dtype` each.
+    near: bytes a k that are brought into the second-level cache meanwhile, from an address that is the function's
+        last argument; 0: none, and no such argument.
     """
 
     dtype: DType
@@ -46,6 +48,7 @@ class TileCode:
     b_k: int
     c_row: int = 0
     factors: DType | None = None
+    near: int = 0
 
     @property
     def unroll(self) -> int:
@@ -56,7 +59,8 @@ class TileCode:
     def name(self) -> str:
         strides = f"{self.a_row}_{self.a_k}_{self.b_k}_{self.c_row}"
         factors = f"{self.factors.name}_" if self.factors else ""
-        return f"tile_{factors}{self.dtype.name}_{self.rows}x{self.vectors}_{strides}"
+        near = f"_near_{self.near}" if self.near else ""
+        return f"tile_{factors}{self.dtype.name}_{self.rows}x{self.vectors}_{strides}{near}"
 
 
 class _BFloat(ir.Type):
@@ -78,23 +82,35 @@ def words_of_products(target: Target, factors: DType, sums: DType) -> int:
     return 2 if pairs else 1
 
 
+def multiply_add(e: ValueEmitter, a: ir.Value, b: ir.Value, c: ir.Value, factors: DType) -> ir.Value:
+    """c + a * b in each lane; for bf16, a and b are lanes of pairs, in any type of 32 bits."""
+    if factors is bf16:
+        pairs = ir.VectorType(_BFloat(), 2 * c.type.count)
+        a, b = (e.builder.bitcast(v, pairs) for v in (a, b))
+        return e.call("llvm.x86.avx512bf16.dpbf16ps.512", c.type, [c, a, b])
+    if factors.is_float:
+        return e.fma(a, b, c)
+    return e.builder.add(e.builder.mul(a, b), c)
+
+
 def registers(target: Target) -> int:
     """Vector registers of the instruction set."""
     return 32 if target.vector_bits == 512 or not target.is_x86 else 16
 
 
 def tile_function(module: ir.Module, target: Target, code: TileCode) -> ir.Function:
-    """The module's function `void tile(ptr a, ptr b, i64 k, ptr c)`, k >= 1, emitted on first use.
+    """The module's function `void tile(ptr a, ptr b, i64 k, ptr c[, ptr near])`, k >= 1, emitted on first use.
 
     c receives rows x vectors x lanes sums, row by row. Loads need the alignment of one element only.
     """
     found = module.globals.get(code.name)
     if found is not None:
         return found
-    function = ir.Function(module, ir.FunctionType(VOID, [PTR, PTR, I64, PTR]), code.name)
+    types = [PTR, PTR, I64, PTR, *([PTR] if code.near else [])]
+    function = ir.Function(module, ir.FunctionType(VOID, types), code.name)
     function.linkage = "internal"
     function.attributes = function_attributes(target, "noinline")
-    a, b, _, c = function.args
+    a, b, _, c = function.args[:4]
     for pointer in (a, b, c):
         pointer.add_attribute("noalias")
     _Tile(function, target, code).emit()
@@ -118,7 +134,7 @@ class _Tile:
         return self.values.builder
 
     def emit(self) -> None:
-        a, b, k, c = self.function.args
+        a, b, k, c = self.function.args[:4]
         unroll = self.code.unroll
         sums: list[ir.Value] = [constant(self.sum, 0)] * (self.code.rows * self.code.vectors)
         if unroll > 1:
@@ -145,6 +161,8 @@ class _Tile:
         moving = [self.builder.phi(v.type) for v in start]
         index, a_now, b_now, *values = moving
         for step in range(unroll):
+            if self.code.near:
+                self._bring_near(self.builder.add(index, I64(step)))
             values = self._step(a_now, b_now, step, values)
         following = [
             self.builder.add(index, I64(unroll)),
@@ -174,17 +192,14 @@ class _Tile:
             one = self.values.splat(self.builder.load(pointer, align=self.align, typ=self.element), self.lanes)
             for j, column in enumerate(columns):
                 at = row * code.vectors + j
-                result[at] = self._multiply_add(one, column, result[at])
+                result[at] = multiply_add(self.values, one, column, result[at], self.code.factors or self.code.dtype)
         return result
 
-    def _multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        if self.code.factors is not None:
-            pairs = ir.VectorType(_BFloat(), 2 * self.lanes)
-            a, b = (self.builder.bitcast(v, pairs) for v in (a, b))
-            return self.values.call("llvm.x86.avx512bf16.dpbf16ps.512", self.sum, [c, a, b])
-        if self.code.dtype.is_float:
-            return self.values.fma(a, b, c)
-        return self.builder.add(self.builder.mul(a, b), c)
+    def _bring_near(self, k: ir.Value) -> None:
+        place = self.builder.mul(k, I64(self.code.near))
+        for line in range(0, self.code.near, 64):
+            at = self.builder.gep(self.function.args[4], [self.builder.add(place, I64(line))], source_etype=I8)
+            self.values.call("llvm.prefetch.p0", VOID, [at, I32(0), I32(2), I32(1)])
 
     def _load_vector(self, pointer: ir.Value, offset: int) -> ir.Value:
         return self.builder.load(self._at(pointer, offset), align=self.align, typ=self.vector)

@@ -19,7 +19,7 @@ from rlx.backends.cpu.gemm_operand import (
     words_of,
 )
 from rlx.backends.cpu.gemm_pack import copy_rows, padded_stride
-from rlx.backends.cpu.gemm_plan import Tile, choose_blocks, choose_tile
+from rlx.backends.cpu.gemm_plan import Tile, choose_blocks, choose_tile, rows_ahead
 from rlx.backends.cpu.gemm_tile import words_of_products
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matvec import DotKernel, dot_block, is_stream_of_dots
@@ -107,7 +107,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         blocks,
         a_rows,
         panels,
-        TileWriter(epilogue, place, spec.n, dtype, tile.columns),
+        TileWriter(epilogue, place, spec.n, dtype, tile.columns, ahead=rows_ahead(target, tile, rows, columns)),
         spec.a_dtype if together > 1 else None,
     )
     details = f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tile} {blocks}"
