@@ -6,12 +6,13 @@ import gc
 
 import numpy as np
 
-from rlx.driver import Buffer
+from rlx.driver import Buffer, track_allocations
+from rlx.errors import RedZoneError
 from rlx.ir import TensorType
 from rlx.ir.dtypes import u8
 from rlx.testing.conformance.blocking import Gate
 from rlx.testing.conformance.case import Subject, Suite
-from rlx.testing.conformance.expect import expect, expect_equal
+from rlx.testing.conformance.expect import expect, expect_equal, expect_raises
 from rlx.testing.conformance.graphs import VECTOR, affine
 
 SUITE = Suite("allocator")
@@ -168,3 +169,35 @@ def the_peak_of_what_is_reserved_stays_until_it_is_reset(subject: Subject) -> No
     expect_equal(memory.statistics.peak_reserved, peak, "the peak after a trim")
     memory.reset_peak()
     expect_equal(memory.statistics.peak_reserved, memory.statistics.reserved, "the peak after its reset")
+
+
+@SUITE.case
+def a_write_beside_or_after_a_block_is_found_while_debugging(subject: Subject) -> None:
+    memory = subject.memory
+    memory.check()
+    subject.ends.callback(memory.set_debug, False)
+    memory.set_debug(True)
+    buffer = Buffer.empty(TensorType((100,), u8), subject.device, name="the mask")
+    address = buffer.address
+    expect_equal(set(subject.read(buffer).tolist()), {0xFF}, "fresh bytes")
+    memory.check()
+    for beside in (-1, 100):
+        memory.backend.fill(address + beside, b"\0", 1)
+        expect_raises(RedZoneError, memory.check, "the mask")
+        memory.check()
+    buffer.free()
+    memory.check()
+    memory.backend.fill(address, b"\0", 1)
+    expect_raises(RedZoneError, memory.check, "the mask", "after it was freed")
+
+
+@SUITE.case
+def what_is_live_is_named_with_the_line_that_allocated_it(subject: Subject) -> None:
+    with track_allocations() as allocations:
+        held = Buffer.empty(KIB, subject.device, name="the cache")
+        Buffer.empty(KIB, subject.device).free()
+    gc.collect()
+    expect_equal([what.whose for what in allocations.live], ["the cache"], "live allocations")
+    expect_equal(allocations.live[0].nbytes, 1024, "the bytes of the one that is live")
+    held.free()
+    expect_equal(allocations.live, [], "live allocations after the last was freed")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlx.driver import HOST, Buffer
-from rlx.errors import BufferFreed, BufferMismatch, NotHostMemory, NotOwner
+from rlx.driver import HOST, Buffer, MemoryKind
+from rlx.errors import BufferFreed, BufferMismatch, MemoryKindError, NotHostMemory, NotOwner
 from rlx.ir import TensorType, dtypes
 from rlx.ir.dtypes import DType, f32, i8, u8
+from rlx.testing.conformance.blocking import Gate
 from rlx.testing.conformance.case import Subject, Suite, by_name
 from rlx.testing.conformance.expect import expect, expect_bits, expect_equal, expect_raises
 from rlx.testing.conformance.graphs import FOUR
@@ -132,3 +133,52 @@ def a_view_does_not_free_what_it_views(subject: Subject) -> None:
     buffer = subject.buffer(np.arange(4, dtype=np.float32))
     expect_raises(NotOwner, buffer[1:3].free)
     expect_bits(subject.read(buffer), np.arange(4, dtype=np.float32), "the buffer after a refused free")
+
+
+@SUITE.for_each({kind: kind for kind in ("device", "host", "pinned", "unified")})
+def memory_of_a_kind_keeps_its_promise_or_is_refused(subject: Subject, kind: MemoryKind) -> None:
+    try:
+        buffer = Buffer.empty(FOUR, subject.device, kind=kind)
+    except MemoryKindError as refused:
+        expect(kind not in ("device", "host"), f"every device has {kind} memory: {refused}")
+        for word in (str(subject.device), kind, "it has: device, host"):
+            expect(word in str(refused), f"the error does not say {word!r}: {refused}")
+        return
+    expect(kind in buffer.kinds, f"memory of kind {kind} says that it is {buffer.kinds}")
+    expect_equal(buffer.device, HOST if kind in ("host", "pinned") else subject.device, "the buffer's device")
+    if kind != "device":
+        buffer.numpy()[...] = [1, 2, 3, 4]
+        expect_equal(subject.read(buffer).tolist(), [1, 2, 3, 4], "what the host wrote")
+    there = subject.buffer(np.array([5, 6, 7, 8], np.float32))
+    buffer.copy_from(there)
+    there.fill(0)
+    there.copy_from(buffer)
+    expect_equal(subject.read(there).tolist(), [5, 6, 7, 8], "what went there and came back")
+
+
+@SUITE.case
+def a_kind_that_no_device_has_is_refused_with_those_that_this_one_has(subject: Subject) -> None:
+    expect_raises(
+        MemoryKindError, lambda: Buffer.empty(FOUR, subject.device, kind="file"), str(subject.device), "device, host"
+    )
+
+
+@SUITE.case
+def bytes_freed_on_a_stream_stay_until_it_has_come_there(subject: Subject) -> None:
+    stream, buffer = subject.stream(), Buffer.empty(TensorType((1024,), u8), subject.device)
+    start = subject.memory.statistics.in_use
+    with Gate(stream):
+        buffer.free(stream=stream)
+        expect(buffer.is_freed, "the buffer can still be used")
+        expect_equal(subject.memory.statistics.in_use, start, "bytes in use while the stream is held")
+    stream.synchronize()
+    stream.run_now(lambda inputs, outputs: None)  # the worker has let go of what came before
+    expect_equal(subject.memory.statistics.in_use, start - 1024, "bytes in use when the stream has come there")
+
+
+@SUITE.case
+def what_a_stream_could_not_do_is_refused_at_the_call(subject: Subject) -> None:
+    stream, buffer = subject.stream(), subject.buffer(np.zeros(3, np.int8))
+    expect_raises(BufferMismatch, lambda: buffer.fill(300, stream=stream), "i8", "300")
+    expect_raises(BufferMismatch, lambda: buffer.copy_from(Buffer.empty(FOUR, subject.device), stream=stream))
+    stream.synchronize()

@@ -22,12 +22,13 @@ SUITE = Suite("handles")
 def state_is_written_read_and_reset_at_one_address(subject: Subject) -> None:
     initial, content = subject.content(VECTOR), subject.content(VECTOR)
     with BufferHandle("state", VECTOR, subject.device, initial=initial) as handle:
-        address = handle.address
+        where = handle.address, subject.device
         handle.write(content)
+        expect_equal((handle.address, handle.device), where, "where the state is after it was written")
         expect_bits(handle.read(), content, "the state that was written")
         handle.reset()
+        expect_equal((handle.address, handle.device), where, "where the state is after its reset")
         expect_bits(handle.read(), initial, "the state after its reset")
-        expect_equal((handle.address, handle.device), (address, subject.device), "where the state is")
         expect_equal(handle.version, 2, "how often it was changed")
 
 
