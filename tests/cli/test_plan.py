@@ -30,6 +30,14 @@ def test_plan_shows_people_the_ratio_and_what_is_alive_at_the_peak(rlx, chain):
         assert words in done.out
 
 
+def test_plan_draws_the_plan_and_says_where_it_cannot(rlx, chain, tmp_path):
+    assert rlx("plan", chain, "--svg", tmp_path / "plan.svg").code == 0
+    assert (tmp_path / "plan.svg").read_text().count('class="value') == 3
+    refused = rlx("plan", chain, "--svg", tmp_path / "nowhere" / "plan.svg")
+    assert refused.code == 2
+    assert "cannot be written" in refused.err.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("text", "code", "why"),
     [

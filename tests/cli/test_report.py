@@ -5,6 +5,8 @@ import os
 import pytest
 
 from rlx.cli import doctor
+from rlx.ir import GraphBuilder, TensorType, print_graph
+from rlx.ir.dtypes import f32
 from rlx.ir.text import parse_text
 
 
@@ -42,6 +44,15 @@ def test_inspect_refuses_a_section_that_needs_sizes(rlx, open_model):
 
 def test_inspect_shows_one_section_alone(rlx, affine):
     assert set(rlx("inspect", affine, "--show", "ops", "--json").document) == {"model", "parameters", "ops"}
+
+
+def test_inspect_draws_the_arena(rlx, tmp_path):
+    model = tmp_path / "sorted.rlx.txt"
+    b = GraphBuilder("sorted")
+    x = b.input("x", TensorType((64,), f32))
+    model.write_text(print_graph(b.build({"y": b.emit("cumsum", b.emit("cumsum", x, dimension=0), dimension=0)})))
+    assert rlx("inspect", model, "--svg", tmp_path / "arena.svg", "--show", "ops").code == 0
+    assert "256 bytes at 0" in (tmp_path / "arena.svg").read_text()
 
 
 def test_bench_gives_median_quartiles_and_the_share_of_the_ceilings(rlx, affine):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from rlx.driver import Interval, memory_map, plan_memory
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from rlx.driver import Interval, memory_map, memory_map_svg, plan_memory
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_the_map_names_the_values_at_the_peak_by_offset_and_the_free_bytes() -> None:
@@ -31,3 +37,43 @@ def test_gaps_at_the_peak_show_as_free() -> None:
 
 def test_an_empty_plan_has_a_map() -> None:
     assert "no values" in memory_map(plan_memory([]), [])
+
+
+def _rectangles(svg: str) -> dict[str, tuple[str, float, float, float, float]]:
+    """By title up to the colon: class, x, y, width, height."""
+    found = {}
+    for rect in ET.fromstring(svg).iter(f"{SVG}rect"):
+        title = (rect.findtext(f"{SVG}title") or "").partition(":")[0]
+        x, y, width, height = (float(rect.attrib[key]) for key in ("x", "y", "width", "height"))
+        found[title] = (rect.attrib["class"], x, y, width, height)
+    return found
+
+
+def test_the_picture_draws_every_value_to_scale_and_marks_those_at_the_peak() -> None:
+    values = [Interval("early", 2, 4, 1024), Interval("wide", 3, 6, 4096), Interval("late", 5, 7, 640)]
+    plan = plan_memory(values)
+    svg = memory_map_svg(plan, values)
+    drawn = _rectangles(svg)
+    _, left, top, width, height = drawn.pop("the arena")
+    assert {name for name, (kind, *_) in drawn.items() if kind == "value peak"} == {"early", "wide"}
+    for value in values:
+        _, x, y, across, up = drawn.pop(value.name)
+        offset = plan.offsets[value.name]
+        assert (x - left) / width == pytest.approx((value.start - 2) / 5, abs=1e-3)
+        assert across / width == pytest.approx((value.end - value.start) / 5, abs=1e-3)
+        assert (top + height - y - up) / height == pytest.approx(offset / plan.size, abs=1e-3)
+        assert up / height == pytest.approx(value.size / plan.size, abs=1e-3)
+    assert drawn == {}
+    assert "peak at step 3: 2 of 3 values alive, 5,120 bytes" in svg
+    line = ET.fromstring(svg).find(f"{SVG}line")
+    assert line is not None
+    assert float(line.attrib["x1"]) == pytest.approx(left + width * 1.5 / 5, abs=0.1)
+
+
+def test_names_that_are_no_xml_are_drawn_all_the_same() -> None:
+    values = [Interval("a<b>&\x07", 0, 1, 64)]
+    assert "a<b>&?" in _rectangles(memory_map_svg(plan_memory(values), values))
+
+
+def test_an_empty_plan_has_a_picture_without_values() -> None:
+    assert list(_rectangles(memory_map_svg(plan_memory([]), []))) == ["the arena"]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rlx.cli.drawing import SvgOption, write_drawing
 from rlx.cli.feeds import check_names, read_shapes
 from rlx.cli.program import (
     DeviceOption,
@@ -53,6 +54,7 @@ def inspect(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     show: Annotated[list[Section] | None, typer.Option("--show", help="Only this section. Repeatable.")] = None,
+    svg: SvgOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show inputs, outputs, op counts, the graph's text, fused groups and the memory map."""
@@ -61,12 +63,14 @@ def inspect(
     loaded = load_model(model)
     check_names(shapes, inputs_of(loaded), "--shape")
     still_open = open_inputs(loaded, shapes)
-    if still_open and show and wanted - {Section.interface}:
+    if still_open and (svg or (show and wanted - {Section.interface})):
         raise open_shape(loaded, still_open[0])
     graph = None if still_open else _specialize(loaded, shapes)
     program = None
-    if graph is not None and wanted & _NEED_PROGRAM:
+    if graph is not None and (svg or wanted & _NEED_PROGRAM):
         program = compile_model(open_session(device, threads), graph, {})
+    if program is not None and svg is not None:
+        write_drawing(svg, program.report.memory.svg())
     if as_json:
         print_json({"model": model, **_document(loaded, graph, program, wanted)})
         return

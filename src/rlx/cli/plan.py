@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from rlx.cli.drawing import SvgOption, write_drawing
 from rlx.cli.program import JsonOption
 from rlx.cli.terminal import count, print_json, print_table, progress, results, seconds
-from rlx.driver import certify, memory_map, plan_memory
+from rlx.driver import certify, memory_map, memory_map_svg, plan_memory
 from rlx.driver.plan_file import read_intervals
 from rlx.errors import UsageError
 
@@ -21,6 +22,7 @@ def plan(
         float, typer.Option("--budget", min=0.0, help="Nominal seconds of exact search; 0 keeps to the heuristics.")
     ] = 10.0,
     alignment: Annotated[int, typer.Option("--alignment", min=1, help="Every offset is a multiple of it.")] = 1,
+    svg: SvgOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give values offsets in one arena, check the plan independently, and show what is alive at the peak."""
@@ -33,6 +35,8 @@ def plan(
         found = plan_memory(values, alignment=alignment, budget_s=budget)
     took = time.perf_counter() - start
     certify(found, values)
+    if svg is not None:
+        write_drawing(svg, memory_map_svg(found, values))
     if as_json:
         print_json(
             {

@@ -30,7 +30,7 @@ from rlx.driver.handle import BufferHandle, load_handles, save_handles
 from rlx.driver.host_memory import HOST_MEMORY, HostMemory
 from rlx.driver.launch_trace import Launch, LaunchTrace
 from rlx.driver.memory import Block, DeviceMemory, device_memory
-from rlx.driver.memory_map import memory_map
+from rlx.driver.memory_map import memory_map, memory_map_svg
 from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 from rlx.driver.registry import Registry, registry
 from rlx.driver.safetensors import SafetensorsFile, open_safetensors, write_safetensors
@@ -80,6 +80,7 @@ __all__ = [
     "load_commands",
     "load_handles",
     "memory_map",
+    "memory_map_svg",
     "open_safetensors",
     "plan_apart",
     "plan_memory",

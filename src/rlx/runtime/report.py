@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rlx.driver import Interval, MemoryPlan, memory_map, memory_map_svg
+
 
 @dataclass(frozen=True)
 class MemoryReport:
@@ -31,6 +33,20 @@ class MemoryReport:
     def ratio(self) -> float:
         """Plan size over its lower bound; 1.0 cannot be improved."""
         return self.arena_bytes / self.lower_bound if self.lower_bound else 1.0
+
+    def text(self) -> str:
+        """What is alive when the arena is fullest, and where it lies."""
+        return memory_map(*self._plan())
+
+    def svg(self) -> str:
+        """The arena over the program's steps, as an SVG document; see `rlx.driver.memory_map_svg`."""
+        return memory_map_svg(*self._plan())
+
+    def _plan(self) -> tuple[MemoryPlan, list[Interval]]:
+        values = [Interval(f"{i}:{row[0]}", row[1], row[2], row[4]) for i, row in enumerate(self.map)]
+        offsets = {v.name: row[3] for v, row in zip(values, self.map, strict=True)}
+        sizes = {v.name: v.size for v in values}
+        return MemoryPlan(offsets, sizes, self.arena_bytes, self.lower_bound, alignment=1), values
 
 
 @dataclass(frozen=True)
