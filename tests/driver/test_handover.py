@@ -19,6 +19,7 @@ from rlx.errors import ArrayInterfaceError, BufferFreed, DeviceError, DLPackErro
 from rlx.ir import dtypes
 from rlx.ir.dtypes import bf16, f32
 from rlx.ir.types import TensorType
+from rlx.testing.conformance import conform
 
 sys.path.insert(0, str(Path(__file__).parent))
 from dlpack_producer import read
@@ -279,3 +280,9 @@ def test_an_interface_that_no_buffer_can_have_is_refused(cuda: Device, changes: 
 def test_an_object_without_it_is_named(cuda: Device) -> None:
     with pytest.raises(ArrayInterfaceError, match="a ndarray has no __cuda_array_interface__"):
         Buffer.from_cuda_array(np.zeros(3))
+
+
+def test_a_device_with_queues_and_pinned_memory_passes_the_kit(cuda: Device) -> None:
+    suites = ["allocator", "memory_limits", "buffers", "dlpack", "transfers"]
+    failed = {r.id: r.message for r in conform(cuda, suites=suites).results if r.status != "passed"}
+    assert failed == {}
