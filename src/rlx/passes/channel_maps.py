@@ -16,6 +16,7 @@ from typing import Any
 from rlx.ir.dtypes import f32, f64
 from rlx.ir.graph import Graph, Node, Value
 from rlx.passes.rewrite import Rewriter, rewrite
+from rlx.passes.static import static_values
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,7 @@ class _Step:
 
 def fold_channel_maps(graph: Graph) -> Graph:
     """`graph` with chains of per-channel maps folded into the convolutions before them; itself where there are none."""
-    static = {p.value for p in graph.parameters}
-    for node in graph.nodes:
-        if node.op not in ("custom_call", "rng_bits") and static.issuperset(node.inputs):
-            static.update(node.outputs)
+    static = static_values(graph)
     chains: dict[Value, tuple[Node, list[_Step]]] = {}
     for node in graph.nodes:
         if node.op == "conv_general" and node.inputs[1] in static and node.output.type.dtype in (f32, f64):

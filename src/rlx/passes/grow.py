@@ -110,7 +110,7 @@ def extend(near: Neighbourhood, core: tuple[Node, ...], result: Value) -> tuple[
             return False
         if is_pointwise(node):
             return True
-        return not convolution and keeps_innermost(node)
+        return puts_channels_last(node) if convolution else keeps_innermost(node)
 
     def joined(node: Node) -> bool:
         nonlocal best
@@ -132,6 +132,12 @@ def extend(near: Neighbourhood, core: tuple[Node, ...], result: Value) -> tuple[
     kept = tuple(members[:count])
     near.grouped.update(kept)
     return kept, output
+
+
+def puts_channels_last(node: Node) -> bool:
+    """Whether `node` is the transpose of [N, C, ...] to [N, ..., C]."""
+    rank = node.output.type.rank
+    return node.op == "transpose" and rank > 2 and node.attrs["permutation"] == (0, *range(2, rank), 1)
 
 
 def keeps_innermost(node: Node) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
 
@@ -110,24 +110,31 @@ def direct(case: Case, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     return out
 
 
-def epilogue_for(case: Case, extra: bool) -> Epilogue:
-    """out = acc, or out = max(acc + bias[o], residual)."""
+def channels_last(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of [N, C, ...] that lies as [N, ..., C]."""
+    strides = contiguous((sizes[0], *sizes[2:], sizes[1]))
+    return (strides[0], strides[-1], *strides[1:-1])
+
+
+def epilogue_for(case: Case, extra: bool, last: bool = False) -> Epilogue:
+    """out = acc, or out = max(acc + bias[o], residual); last: out and residual lie channels last."""
     sizes = (case.batch, case.features, *case.out)
+    lies = channels_last(sizes) if last else contiguous(sizes)
     index = tuple(Var(f"i{axis}") for axis in range(len(sizes)))
     acc = Var("acc", case.acc)
-    out = Memory("out", case.acc, contiguous(sizes), writable=True)
+    out = Memory("out", case.acc, lies, writable=True)
     if not extra:
         return Epilogue(acc, index, (Store(out, index, acc),), (out,))
     bias = Memory("bias", case.acc, (0, 1) + (0,) * len(case.out))
-    residual = Memory("residual", case.acc, contiguous(sizes))
+    residual = Memory("residual", case.acc, lies)
     value = Apply("add", (acc, Load(bias, index)), case.acc)
     value = Apply("max", (value, Load(residual, index)), case.acc)
     return Epilogue(acc, index, (Store(out, index, value),), (out, bias, residual), flops=2)
 
 
-def check(runner, case: Case, *, extra: bool = False, split: int = 1) -> None:
+def check(runner, case: Case, *, extra: bool = False, split: int = 1, last: bool = False) -> None:
     rng = np.random.default_rng([case.batch, case.channels, case.features, *case.size, *case.kernel])
-    kernels = CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, extra))
+    kernels = CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, extra, last))
     assert kernels is not None
 
     def fresh(sizes: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
@@ -146,13 +153,14 @@ def check(runner, case: Case, *, extra: bool = False, split: int = 1) -> None:
         weights = np.full(kernels.packed_nbytes, 0xFB, np.uint8)
         runner.compile(kernels.pack)([w_raw, weights])
     sizes = (case.batch, case.features, *case.out)
-    out = np.full(sizes, 77, case.acc.numpy)
-    arrays = [x_raw, weights, out]
+    raw = np.full(prod(sizes), 77, case.acc.numpy)
+    out = strided(raw, sizes, channels_last(sizes) if last else contiguous(sizes))
+    arrays = [x_raw, weights, raw]
     bias = residual = None
     if extra:
         bias = rng.standard_normal(case.features).astype(case.acc.numpy)
         residual = rng.standard_normal(sizes).astype(case.acc.numpy)
-        arrays += [bias, residual]
+        arrays += [bias, np.moveaxis(residual, 1, -1).copy() if last else residual]
     edges = [kernels.compute.grid * i // split for i in range(split + 1)]
     runner.compile(kernels.compute)(arrays, list(pairwise(edges)))
 
@@ -229,11 +237,67 @@ def test_depthwise_convolutions(runner, stride: int) -> None:
     check(runner, Case(1, 3, 3, (4, 5, 17), (3, 3, 3), (1, 1, stride), ((1, 1),) * 3, groups=3))
 
 
+LAST = [
+    Case(1, 3, 16, (17, 19), (3, 3), padding=SAME),
+    Case(2, 5, 7, (9, 33), (3, 3), padding=((0, 2), (2, 0))),
+    Case(1, 3, 40, (31, 30), (7, 7), strides=(2, 2), padding=((3, 3), (3, 3))),
+    Case(1, 20, 48, (7, 7), (3, 3), padding=SAME),
+    Case(3, 17, 33, (1, 50), (1, 11), padding=((0, 0), (5, 5))),
+    Case(1, 4, 3, (13, 14), (2, 3), strides=(3, 1), padding=((1, 0), (0, 1))),
+    Case(1, 4, 3, (13, 40), (2, 3), strides=(1, 3), padding=((-1, 2), (4, -2))),
+    Case(1, 4, 100, (20, 21), (3, 3), rhs=(2, 3), padding=((2, 2), (3, 3))),
+    Case(2, 1024, 20, (5, 6), (1, 1)),
+    Case(1, 6, 40, (10, 11), (1, 1), strides=(2, 3)),
+    Case(1, 18, 24, (11, 3), (3, 2), strides=(2, 1)),
+    Case(2, 5, 9, (40,), (5,), padding=((2, 2),)),
+    Case(1, 129, 130, (9,), (3,), strides=(2,), padding=((1, 1),)),
+    Case(1, 4, 3, (6, 7), (3, 3), padding=((9, 0), (0, 9))),
+    Case(1, 9, 17, (9, 20), (3, 3), padding=SAME, dtype=dtypes.f64, acc=dtypes.f64),
+    Case(1, 9, 17, (9, 20), (3, 3), padding=SAME, dtype=dtypes.f16),
+]
+
+
+@pytest.mark.parametrize("case", LAST, ids=str)
+def test_results_that_lie_channels_last(runner, case: Case) -> None:
+    check(runner, case, extra=True, split=3, last=True)
+    check(runner, replace(case, x_strides=channels_last(case.x_sizes)), split=2, last=True)
+
+
+DEPTHWISE_LAST = [
+    Case(2, 21, 21, (13, 37), (3, 3), padding=SAME, groups=21),
+    Case(1, 32, 32, (20, 7), (5, 5), (2, 2), ((2, 2), (2, 2)), groups=32),
+    Case(1, 3, 3, (20, 40), (3, 3), (1, 3), ((4, 0), (-1, 4)), rhs=(2, 3), groups=3),
+    Case(1, 33, 33, (3, 2), (5, 5), (1, 1), ((2, 2), (3, 3)), groups=33),
+    Case(2, 19, 19, (50,), (7,), (2,), ((3, 3),), groups=19),
+    Case(1, 17, 17, (9, 10), (1, 1), (2, 2), groups=17),
+    Case(1, 17, 17, (9, 10), (3, 3), padding=SAME, groups=17, dtype=dtypes.f16),
+]
+
+
+@pytest.mark.parametrize("case", DEPTHWISE_LAST, ids=str)
+def test_depthwise_results_that_lie_channels_last(runner, case: Case) -> None:
+    lies = replace(case, x_strides=channels_last(case.x_sizes))
+    check(runner, lies, extra=True, split=3, last=True)
+    check(runner, lies, last=True)
+
+
+def test_the_channels_last_kernels_are_taken(runner) -> None:
+    for case, label in ((LAST[0], "pack_pixels"), (DEPTHWISE_LAST[0], "pack_depthwise")):
+        spec = replace(case, x_strides=channels_last(case.x_sizes)).spec()
+        kernels = CpuTemplates(runner.target).conv(spec, epilogue_for(case, False, last=True))
+        assert kernels is not None and kernels.pack is not None and kernels.pack.label == label
+
+
+def test_an_image_that_lies_channels_last_is_refused_where_the_result_does_not(runner) -> None:
+    case = Case(2, 5, 7, (9, 20), (3, 3), padding=SAME, x_strides=channels_last((2, 5, 9, 20)))
+    assert CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, False)) is None
+
+
 def test_images_and_weights_are_read_as_they_lie(runner) -> None:
-    channels_last = (9 * 20 * 5, 1, 20 * 5, 5)
-    check(runner, Case(2, 5, 7, (9, 20), (3, 3), padding=SAME, x_strides=channels_last))
-    check(runner, Case(2, 5, 7, (9, 20), (1, 1), x_strides=channels_last))
-    check(runner, Case(2, 5, 5, (9, 20), (3, 3), padding=SAME, groups=5, x_strides=channels_last))
+    spread = (5 * 9 * 25, 9 * 25, 25, 1)
+    check(runner, Case(2, 5, 7, (9, 20), (3, 3), padding=SAME, x_strides=spread))
+    check(runner, Case(2, 5, 7, (9, 20), (1, 1), x_strides=spread))
+    check(runner, Case(2, 5, 5, (9, 20), (3, 3), padding=SAME, groups=5, x_strides=spread))
     for constant in (False, True):
         check(runner, Case(1, 5, 7, (9, 20), (3, 3), w_strides=(1, 7, 7 * 15, 7 * 5), constant=constant))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
+from rlx.backends.cpu.conv import prefers_channels_last
 from rlx.backends.cpu.host import resolve_target
 from rlx.backends.cpu.linker import LinkedImage, link
 from rlx.backends.cpu.matrix import CpuTemplates
@@ -24,6 +25,7 @@ from rlx.codegen.target import PRESETS, Target
 from rlx.driver import Artifact, Device
 from rlx.ir import Graph, TensorType, verify
 from rlx.options import Options
+from rlx.passes.channels_last import channels_last
 from rlx.passes.inline import dispatch_report
 from rlx.passes.pipeline import optimize
 
@@ -33,6 +35,10 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     target = PRESETS[resolve_target(options.target, options.precision)]
     check = verify if options.verify else None
     optimized = optimize(graph, level=2 if options.optimize else 0, precision=options.precision, verify=check)
+    if options.optimize:
+        optimized = channels_last(optimized, prefers_channels_last)
+        if check is not None:
+            check(optimized)
     program = lower(optimized, CpuTemplates(target), fuse=options.optimize, dispatch=dispatch_report(graph))
     functions, image = _native_code(program, target)
     persistent, persistent_bytes, constants = place_persistent(program)

@@ -9,11 +9,14 @@ its own; transposed convolutions become ordinary ones (conv_phases).
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from llvmlite import ir
 
 from rlx.backends.cpu.conv_phases import Phases, splits_into_phases
+from rlx.backends.cpu.conv_pixels import is_channels_last, pixel_kernel, plane_of
 from rlx.backends.cpu.depthwise import depthwise_kernel, takes
+from rlx.backends.cpu.depthwise_pixels import DepthwisePixels
 from rlx.backends.cpu.gemm import ProductKernel
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_operand import Panels
@@ -27,6 +30,27 @@ from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
 from rlx.codegen.lower.templates import ConvKernels, ConvSpec, Epilogue
 from rlx.codegen.target import Target
+from rlx.ir import dtypes
+from rlx.ir.graph import Node
+
+#: Features from which on a convolution fills vectors with them.
+_FEATURES = 8
+
+
+def prefers_channels_last(node: Node) -> bool:
+    """Whether a convolution runs best where its values lie channels last: the layout pass asks."""
+    attrs: Any = node.attrs
+    x, w = node.inputs
+    out = node.output.type.sizes[2:]
+    return (
+        x.type.dtype in (dtypes.f32, dtypes.f64, dtypes.f16, dtypes.bf16)
+        and len(out) in (1, 2)
+        and prod(out) > 1
+        and w.type.sizes[0] >= _FEATURES
+        and attrs["groups"] in (1, w.type.sizes[0])
+        and (attrs["groups"] == 1 or x.type.sizes[1] == attrs["groups"])
+        and all(d == 1 for d in attrs["lhs_dilation"])
+    )
 
 
 def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
@@ -38,6 +62,13 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
     strides = (*spec.x.strides, *spec.w.strides, spec.x.offset, spec.w.offset)
     if not all(isinstance(s, int) for s in strides) or spec.x.offset or spec.w.offset:
         return None
+    if is_channels_last(spec, epilogue):
+        if takes(spec) and spec.x.strides[1] == 1:
+            return _depthwise_channels_last(target, spec, epilogue)
+        if spec.groups == 1:
+            return _channels_last(target, spec, epilogue)
+    if spec.size[-1] > 1 and spec.x.strides[-1] != 1:
+        return None  # gathering pixel by pixel costs more than a dense copy
     if takes(spec):
         return _depthwise(target, spec, epilogue)
     whole, whole_epilogue, left, phases = spec, epilogue, None, ()
@@ -102,6 +133,33 @@ def _depthwise(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernel
         scratch_bytes=kernel.scratch_bytes,
     )
     return ConvKernels(None, 0, compute)
+
+
+def _channels_last(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
+    kernel = pixel_kernel(target, spec, epilogue)
+    compute = TemplateKernel(
+        label="conv",
+        args=(spec.x, Memory(spec.w.name, spec.acc_dtype, (1,)), *epilogue.args),
+        grid=kernel.grid,
+        identity=f"pixels {target.name} {conv_identity(spec)} {kernel.plan} {epilogue_identity(epilogue)}",
+        emit=lambda e: kernel.emit(e, spec.w.name),
+        cost=conv_cost(spec, epilogue),
+        scratch_bytes=kernel.scratch_bytes,
+    )
+    return ConvKernels(kernel.pack(), kernel.packed_bytes, compute)
+
+
+def _depthwise_channels_last(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
+    kernel = DepthwisePixels(target, spec, epilogue, plane_of(spec))
+    compute = TemplateKernel(
+        label="depthwise_conv",
+        args=(spec.x, Memory(spec.w.name, spec.acc_dtype, (1,)), *epilogue.args),
+        grid=kernel.grid,
+        identity=f"depthwise pixels {target.name} {conv_identity(spec)} {epilogue_identity(epilogue)}",
+        emit=lambda e: kernel.emit(e, spec.w.name),
+        cost=conv_cost(spec, epilogue),
+    )
+    return ConvKernels(kernel.pack(), kernel.packed_bytes, compute)
 
 
 def conv_identity(spec: ConvSpec) -> str:

@@ -25,7 +25,10 @@ from rlx.passes.group import Group
 
 
 def lower_convolution(scope: Scope, group: Group) -> None:
-    """A convolution and what follows it, as one kernel; constant weights are packed in setup."""
+    """A convolution and what follows it, as one kernel; constant weights are packed in setup.
+
+    A template sees the operands as they lie; if it does not take them so, it is asked once more for dense copies.
+    """
     node = group.nodes[0]
     (output,) = group.outputs
     for value in dict.fromkeys(node.inputs):
@@ -33,7 +36,11 @@ def lower_convolution(scope: Scope, group: Group) -> None:
         scope.views[value] = found if found is not None and found.offset >= 0 else in_memory(scope, value)
     view = scope.allocate(output)
     if 0 not in output.type.sizes and not _by_template(scope, group, output, view):
-        _by_loops(scope, group, output, view)
+        crooked = [value for value in dict.fromkeys(node.inputs) if not scope.views[value].is_row_major]
+        for value in crooked:
+            scope.views[value] = in_memory(scope, value)
+        if not crooked or not _by_template(scope, group, output, view):
+            _by_loops(scope, group, output, view)
     scope.views[output] = view
 
 

@@ -1,0 +1,383 @@
+"""Channels-last convolutions: output pixels by output features, input channels innermost.
+
+    for each image, group, band of output rows, block of features           (the grid)
+        bring the band's input into place                                   (conv_band)
+        for each panel of features in the block, rectangle of pixels in the band
+            sums = weights of the panel times the pixels' inputs            (conv_tile)
+            run the epilogue over the sums, a vector of features at a time
+
+Weights are packed once, in setup: for each group and panel of features a row a kernel position and channel. A panel
+stays in the second-level cache while all pixels of a band meet it, and the band stays there for all panels. The order
+of sums depends on nothing but the convolution (conv_tile), so any split of the grid gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from llvmlite import ir
+
+from rlx.backends.cpu.conv_band import Band, BandCopied, BandInPlace, Plane, spreads
+from rlx.backends.cpu.conv_tile import PixelTile, pixel_tile_function
+from rlx.backends.cpu.gemm_epilogue import is_collapsible
+from rlx.backends.cpu.gemm_pack import pack_panel
+from rlx.backends.cpu.gemm_tile import registers
+from rlx.backends.cpu.gemm_view import MatrixView, dims, split_index
+from rlx.codegen.kernel import Cost, Memory, TemplateKernel, Var
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64, Value
+from rlx.codegen.lower.axes import Uses
+from rlx.codegen.lower.templates import ConvSpec, Epilogue
+from rlx.codegen.target import Target
+from rlx.ir.dtypes import DType
+
+#: Independent accumulators that keep the multiply-add units busy.
+_CHAINS = 8
+#: What a broadcast and a load of weights add next to a multiply-add of one vector.
+_BROADCAST, _WEIGHTS = 0.1, 0.3
+#: Multiply-adds' worth of time that one vector of sums takes to begin and end.
+_VECTOR_END = 4.0
+#: Numbers of threads that splits are balanced for.
+_THREADS = (2, 4)
+#: What a grid index costs at its start, in tiles; and bringing all weights into the second-level cache, in pixels.
+_ITEM, _REFILL = 0.1, 2.0
+
+
+@dataclass(frozen=True)
+class PixelPlan:
+    """How a convolution is cut.
+
+    rows, columns, vectors: the tile: pixels down, pixels along, vectors of features.
+    band: output rows of a grid index. panels: panels of features of a grid index.
+    """
+
+    rows: int
+    columns: int
+    vectors: int
+    band: int
+    panels: int
+
+
+def is_channels_last(spec: ConvSpec, epilogue: Epilogue) -> bool:
+    """Whether the result lies channels last, and `PixelKernel` can compute the convolution."""
+    feature = epilogue.index[1]
+    stores = [s for s in epilogue.stores if s.memory.dtype.bits >= 8]
+    addresses = Uses.of(epilogue.stores).addresses
+    written = [sum(c for atom, c in terms if atom is feature) for memory, terms in addresses if memory.writable]
+    return (
+        len(spec.out) in (1, 2)
+        and len(stores) == len(epilogue.stores)
+        and all(step == 1 for step in written)
+        and spec.features > 1
+        and prod(spec.out) > 1
+        and spec.w_constant
+        and spec.acc_dtype.is_float
+        and all(d == 1 for d in spec.lhs_dilation)
+    )
+
+
+def plane_of(spec: ConvSpec) -> Plane:
+    """The convolution over two dimensions; where a kernel of one position skips pixels, the view does instead."""
+    strides = [s for s in spec.x.strides if isinstance(s, int)]
+    channels = spec.channels // spec.groups
+    missing = 2 - len(spec.out)
+    space = [0] * missing + strides[2:]
+    size, steps = [1] * missing + list(spec.size), [1] * missing + list(spec.strides)
+    kernel, out = [1] * missing + list(spec.kernel), [1] * missing + list(spec.out)
+    low = [0] * missing + [pair[0] for pair in spec.padding]
+    dilation = [1] * missing + list(spec.rhs_dilation)
+    for axis in range(2):
+        inside = low[axis] == 0 and (out[axis] - 1) * steps[axis] < size[axis]
+        if kernel[axis] == 1 and inside:
+            space[axis], size[axis], steps[axis] = space[axis] * steps[axis], out[axis], 1
+    step = strides[1] if channels > 1 else 1
+    return Plane(
+        spec.x.name,
+        spec.x_dtype,
+        spec.acc_dtype,
+        channels,
+        (strides[0], channels * strides[1], space[0], space[1], step),
+        _pair(size),
+        _pair(kernel),
+        _pair(out),
+        _pair(steps),
+        _pair(low),
+        _pair(dilation),
+    )
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    first, second = values
+    return first, second
+
+
+@dataclass(frozen=True, eq=False)
+class PixelKernel:
+    """The kernel for a spec that `is_channels_last` accepts; the second argument is the packed weights."""
+
+    target: Target
+    spec: ConvSpec
+    epilogue: Epilogue
+    plane: Plane
+    plan: PixelPlan
+    band: Band
+
+    @property
+    def dtype(self) -> DType:
+        return self.spec.acc_dtype
+
+    @property
+    def lanes(self) -> int:
+        return self.target.lanes(self.dtype.bits)
+
+    @property
+    def features(self) -> int:
+        """Of one group."""
+        return self.spec.features // self.spec.groups
+
+    @property
+    def depth(self) -> int:
+        return self.plane.channels * prod(self.plane.kernel)
+
+    @property
+    def width(self) -> int:
+        """Features of a panel."""
+        return self.plan.vectors * self.lanes
+
+    @property
+    def panels(self) -> int:
+        return -(-self.features // self.width)
+
+    @property
+    def _items(self) -> tuple[int, int, int, int]:
+        bands, blocks = -(-self.plane.out[0] // self.plan.band), -(-self.panels // self.plan.panels)
+        return self.spec.batch, self.spec.groups, bands, blocks
+
+    @property
+    def grid(self) -> int:
+        return prod(self._items)
+
+    @property
+    def _sums_bytes(self) -> int:
+        return -(-self.plan.rows * self.plan.columns * self.width * self.dtype.itemsize // 64) * 64
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self._sums_bytes + self.band.scratch_bytes
+
+    @property
+    def packed_bytes(self) -> int:
+        return self.spec.groups * self.panels * self.depth * self.width * self.dtype.itemsize
+
+    # -- weights -------------------------------------------------------------------------------------------------
+
+    def pack(self) -> TemplateKernel:
+        """The setup kernel: one grid index a panel."""
+        spec = self.spec
+        packed = Memory("packed", self.dtype, (1,), writable=True)
+        return TemplateKernel(
+            label="pack_pixels",
+            args=(spec.w, packed),
+            grid=spec.groups * self.panels,
+            identity=f"pack_pixels {self.target.name} {spec.w_dtype}->{self.dtype} {spec.groups}x{self.features}"
+            f"x{self.plane.channels}x{spec.kernel} {spec.w.strides} {self.width}",
+            emit=self._emit_pack,
+            cost=Cost(bytes=2.0 * self.packed_bytes),
+        )
+
+    def _emit_pack(self, e: FunctionEmitter) -> None:
+        spec, channels = self.spec, self.plane.channels
+        strides = [s for s in spec.w.strides if isinstance(s, int)]
+        rows, columns = dims((channels,), strides[1:2]), dims((self.features,), strides[:1])
+        with e.loop(e.begin, e.end) as index:
+            group, panel = split_index(e, index, (spec.groups, self.panels))
+            into = e.element_pointer(e.args["packed"], self.dtype, e.integer_mul(index, I64(self.depth * self.width)))
+            first = e.integer_mul(panel, I64(self.width))
+            with e.loop(I64(0), I64(prod(spec.kernel))) as tap:
+                view = MatrixView(spec.w.name, spec.w_dtype, dims((), ()), rows, columns)
+                offset = e.integer_mul(group, I64(self.features * strides[0]))
+                for place, stride in zip(split_index(e, tap, spec.kernel), strides[2:], strict=True):
+                    offset = e.integer_add(offset, e.integer_mul(place, I64(stride)))
+                outer = e.args[spec.w.name]
+                e.args[spec.w.name] = e.element_pointer(outer, spec.w_dtype, offset)
+                to = e.element_pointer(into, self.dtype, e.integer_mul(tap, I64(channels * self.width)))
+                pack_panel(e, view, self.dtype, self.width, I64(0), first, to)
+                e.args[spec.w.name] = outer
+
+    # -- the convolution -----------------------------------------------------------------------------------------
+
+    def emit(self, e: FunctionEmitter, packed: str) -> None:
+        """The kernel's body; `packed` names the weights."""
+        b, plan = e.builder, self.plan
+        band_at = e.element_pointer(e.scratch, self.dtype, I64(self._sums_bytes // self.dtype.itemsize))
+        with e.loop(e.begin, e.end) as index:
+            image, group, band, block = split_index(e, index, self._items)
+            first = e.integer_mul(band, I64(plan.band))
+            count = e.intrinsic("smin", b.sub(I64(self.plane.out[0]), first), I64(plan.band))
+            fresh = b.or_(b.icmp_signed("==", index, e.begin), b.icmp_signed("==", block, I64(0)))
+            at = self.band.begin(e, band_at, image, group, first, fresh)
+            start = e.integer_mul(block, I64(plan.panels))
+            stop = e.intrinsic("smin", e.integer_add(start, I64(plan.panels)), I64(self.panels))
+            with e.loop(start, stop) as panel:
+                number = e.integer_add(e.integer_mul(group, I64(self.panels)), panel)
+                offset = e.integer_mul(number, I64(self.depth * self.width))
+                weights = e.element_pointer(e.args[packed], self.dtype, offset)
+                feature = e.integer_mul(panel, I64(self.width))
+                for y, x, rows, columns in self._rectangles(e, count):
+                    self._rectangle(e, at, weights, y, x, rows, columns)
+                    self._finish(e, image, group, feature, e.integer_add(first, y), x, rows * columns)
+
+    def _rectangles(self, e: FunctionEmitter, count: ir.Value) -> Iterator[tuple[ir.Value, ir.Value, int, int]]:
+        """Emits the loops over a band's rectangles: (y, x, rows, columns) of each kind, inside its loop."""
+        plan, width = self.plan, self.plane.out[1]
+        whole = e.builder.sub(count, e.builder.urem(count, I64(plan.rows))) if plan.rows > 1 else count
+        across = width // plan.columns * plan.columns
+        with e.loop(I64(0), whole, plan.rows) as y:
+            with e.loop(I64(0), I64(across), plan.columns) as x:
+                yield y, x, plan.rows, plan.columns
+            if across < width:
+                yield y, I64(across), plan.rows, width - across
+        rest = self.plane.out[0] % plan.rows
+        if rest:  # columns are whole then: only tiles as wide as the plane have several rows
+            with e.builder.if_then(e.builder.icmp_signed("<", whole, count)):
+                yield whole, I64(0), rest, plan.columns
+
+    def _rectangle(
+        self,
+        e: FunctionEmitter,
+        at: ir.Value,
+        weights: ir.Value,
+        y: ir.Value,
+        x: ir.Value,
+        rows: int,
+        columns: int,
+    ) -> None:
+        offset = e.integer_add(e.integer_mul(y, I64(self.band.row)), e.integer_mul(x, I64(self.band.pixel)))
+        begin = e.element_pointer(at, self.dtype, offset)
+        row = self.band.row if rows > 1 else 0
+        column = self.band.pixel if columns > 1 else 0
+        tile = PixelTile(self.dtype, rows, row, columns, column, self.plan.vectors, self.band.walk)
+        e.builder.call(pixel_tile_function(e.module, self.target, tile), [begin, weights, e.scratch])
+
+    def _finish(
+        self,
+        e: FunctionEmitter,
+        image: ir.Value,
+        group: ir.Value,
+        feature: ir.Value,
+        y: ir.Value,
+        x: ir.Value,
+        pixels: int,
+    ) -> None:
+        """Run the epilogue over the sums of neighbouring pixels from (y, x) on."""
+        rest = self.features % self.width
+        if not rest:
+            self._write(e, image, group, feature, y, x, pixels, self.width)
+            return
+        if self.features < self.width:
+            self._write(e, image, group, feature, y, x, pixels, rest)
+            return
+        partial = e.builder.icmp_signed(">", feature, I64(self.features - self.width))
+        with e.builder.if_else(partial) as (then, otherwise):
+            with then:
+                self._write(e, image, group, feature, y, x, pixels, rest)
+            with otherwise:
+                self._write(e, image, group, feature, y, x, pixels, self.width)
+
+    def _write(
+        self,
+        e: FunctionEmitter,
+        image: ir.Value,
+        group: ir.Value,
+        feature: ir.Value,
+        y: ir.Value,
+        x: ir.Value,
+        pixels: int,
+        features: int,
+    ) -> None:
+        index, out = self.epilogue.index, self.spec.out
+        flat = is_collapsible(self.epilogue, index[2:], out)
+        start = e.integer_add(e.integer_mul(y, I64(self.plane.out[1])), x)
+        feature = e.integer_add(feature, e.integer_mul(group, I64(self.features)))
+        with e.loop(I64(0), I64(pixels)) as pixel:
+            place = e.integer_add(start, pixel)
+            space = [*[I64(0)] * (len(out) - 1), place] if flat else split_index(e, place, out)
+            line = e.element_pointer(e.scratch, self.dtype, e.integer_mul(pixel, I64(self.width)))
+            for first in range(0, features, self.lanes):
+                count = min(self.lanes, features - first)
+                mask = e.mask_for(I64(count), self.lanes) if count < self.lanes else None
+                here = [image, e.integer_add(feature, I64(first)), *space]
+                env: dict[Var, Value] = dict(zip(index, here, strict=True))
+                pointer = e.element_pointer(line, self.dtype, I64(first))
+                env[self.epilogue.acc] = e.load_lanes(pointer, self.dtype, self.lanes)
+                for store in self.epilogue.stores:
+                    e.store(store, env, lanes=self.lanes, along=index[1], mask=mask)
+
+
+def pixel_kernel(target: Target, spec: ConvSpec, epilogue: Epilogue) -> PixelKernel:
+    """Choose the tile, the bands and how they find their input."""
+    plane, dtype = plane_of(spec), spec.acc_dtype
+    features, lanes = spec.features // spec.groups, target.lanes(dtype.bits)
+    depth = plane.channels * prod(plane.kernel)
+    rows, columns, vectors = _choose_tile(target, plane, features, lanes, depth)
+    panels = -(-features // (vectors * lanes))
+    in_place = (
+        plane.is_inside
+        and plane.source is plane.dtype
+        and plane.strides[4] == 1
+        and spreads(plane.strides[3] * plane.steps[1], dtype)
+    )
+    line = plane.reach(1, plane.out[1]) * plane.channels * plane.steps[0] * dtype.itemsize
+    most = max(rows, target.l2 // 4 // line // rows * rows)
+    band, block = _choose_items(spec, plane, most, rows, panels)
+    found: Band = BandInPlace(plane) if in_place else BandCopied(plane, band, lanes)
+    return PixelKernel(target, spec, epilogue, plane, PixelPlan(rows, columns, vectors, band, block), found)
+
+
+def _choose_tile(target: Target, plane: Plane, features: int, lanes: int, depth: int) -> tuple[int, int, int]:
+    """Rows, columns and vectors of the cheapest tile."""
+    height, width = plane.out
+    best: tuple[float, int, int, int] | None = None
+
+    def tile(pixels: int, vectors: int) -> float:
+        step = max(pixels * vectors, _CHAINS) + _BROADCAST * pixels + _WEIGHTS * vectors
+        return depth * step + _VECTOR_END * pixels * vectors
+
+    for vectors in range(1, 9):
+        if vectors > 1 and (vectors - 1) * lanes >= features:
+            break
+        panels = -(-features // (vectors * lanes))
+        limit = (registers(target) - 1 - vectors - (not target.has_fma)) // vectors
+        shapes = [(1, columns) for columns in range(1, min(width, limit) + 1)]
+        shapes += [(rows, width) for rows in range(2, min(height, limit // width) + 1)]
+        for rows, columns in shapes:
+            cost = (width // columns) * tile(rows * columns, vectors)
+            cost += tile(width % columns, vectors) if width % columns else 0.0
+            cost *= height // rows
+            cost += tile(height % rows * columns, vectors) if height % rows else 0.0
+            cost *= panels
+            if best is None or cost < best[0] * 0.999:
+                best = (cost, rows, columns, vectors)
+    assert best is not None
+    return best[1:]
+
+
+def _choose_items(spec: ConvSpec, plane: Plane, most: int, rows: int, panels: int) -> tuple[int, int]:
+    """Rows of a band (`most` at most, a multiple of `rows`) and panels of a block: even shares for threads."""
+    height, width = plane.out
+    lines, outer = -(-height // rows), spec.batch * spec.groups
+    best: tuple[float, int, int] | None = None
+    for band in sorted({-(-lines // n) for n in range(1, lines + 1)}, reverse=True):
+        if band * rows > most and band > 1:
+            continue
+        for block in sorted({-(-panels // n) for n in range(1, min(panels, 16) + 1)}, reverse=True):
+            items = outer * -(-lines // band) * -(-panels // block)
+            work = band * block + _ITEM
+            taken = sum(-(-items // threads) * threads * work for threads in _THREADS) / len(_THREADS)
+            cost = taken / (outer * lines * panels) + _REFILL / (band * rows * width)
+            if best is None or cost < best[0]:
+                best = (cost, band * rows, block)
+    assert best is not None
+    return min(best[1], height), best[2]

@@ -1,0 +1,173 @@
+"""The register tile of channels-last convolutions: a rectangle of output pixels by vectors of output features.
+
+The tile walks the kernel positions and, in each, a run of input channels: one element a pixel is broadcast, one packed
+row of weights is loaded, all sums are updated. Pixels, kernel positions and channels lie at constant distances from
+each other, so each access is one displacement from two moving pointers, whatever the strides and the dilation.
+
+Order of sums: kernel positions in row-major order, channels ascending within each; one fused (on targets without the
+instruction: separate) multiply and add a step. It depends on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from rlx.codegen.llvm.types import I8, I64, PTR, VOID, constant, register_type
+from rlx.codegen.llvm.values import ValueEmitter, function_attributes
+from rlx.codegen.target import Target
+from rlx.ir.dtypes import DType
+
+#: Multiply-adds that hide the counting of one turn of the innermost loop.
+_TURN = 24
+
+
+@dataclass(frozen=True)
+class PixelTile:
+    """What one tile function is made for; steps count elements.
+
+    rows, row_step, columns, column_step: the rectangle of pixels, and the input's distance between neighbours in it.
+    walk: (count, step) of the loops over kernel positions and channels, outermost first.
+    """
+
+    dtype: DType
+    rows: int
+    row_step: int
+    columns: int
+    column_step: int
+    vectors: int
+    walk: tuple[tuple[int, int], ...]
+
+    @property
+    def offsets(self) -> list[int]:
+        """From the first pixel's input to each pixel's, row by row."""
+        return [y * self.row_step + x * self.column_step for y in range(self.rows) for x in range(self.columns)]
+
+    @property
+    def name(self) -> str:
+        walk = "_".join(f"{n}s{step}" for n, step in self.walk)
+        return (
+            f"pixels_{self.dtype.name}_{self.rows}s{self.row_step}x{self.columns}s{self.column_step}"
+            f"x{self.vectors}_{walk}"
+        )
+
+
+def pixel_tile_function(module: ir.Module, target: Target, tile: PixelTile) -> ir.Function:
+    """The module's function `void tile(ptr x, ptr w, ptr sums)`, emitted on first use.
+
+    x: the first pixel's input at the first kernel position. w: rows of `vectors` vectors, one a step of the walk.
+    sums: receives pixels x vectors x lanes sums, pixel by pixel, without gaps.
+    """
+    found = module.globals.get(tile.name)
+    if found is not None:
+        return found
+    function = ir.Function(module, ir.FunctionType(VOID, [PTR, PTR, PTR]), tile.name)
+    function.linkage = "internal"
+    function.attributes = function_attributes(target, "noinline")
+    for pointer in function.args:
+        pointer.add_attribute("noalias")
+    _Emitter(function, target, tile).emit()
+    return function
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the loops carry."""
+
+    x: ir.Value
+    w: ir.Value
+    sums: Sequence[ir.Value]
+
+    @property
+    def values(self) -> list[ir.Value]:
+        return [self.x, self.w, *self.sums]
+
+    @staticmethod
+    def of(values: Sequence[ir.Value]) -> _State:
+        return _State(values[0], values[1], values[2:])
+
+
+class _Emitter:
+    def __init__(self, function: ir.Function, target: Target, tile: PixelTile) -> None:
+        self.function = function
+        self.tile = tile
+        self.element = register_type(tile.dtype)
+        self.lanes = target.lanes(tile.dtype.bits)
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.size = tile.dtype.itemsize
+        self.values = ValueEmitter(function.module, ir.IRBuilder(function.append_basic_block("entry")), target)
+
+    @property
+    def builder(self) -> ir.IRBuilder:
+        return self.values.builder
+
+    def emit(self) -> None:
+        x, w, out = self.function.args
+        sums = [constant(self.vector, 0)] * (len(self.tile.offsets) * self.tile.vectors)
+        state = self._walk(0, _State(x, w, sums))
+        for i, value in enumerate(state.sums):
+            self.builder.store(value, self._at(out, i * self.lanes), align=self.size)
+        self.builder.ret_void()
+
+    def _walk(self, level: int, state: _State) -> _State:
+        """The loops from `level` inwards; x of the result is where it was, w is behind what was read."""
+        count, step = self.tile.walk[level]
+        if level < len(self.tile.walk) - 1:
+
+            def turn(inside: _State) -> _State:
+                after = self._walk(level + 1, inside)
+                return _State(self._at(inside.x, step), after.w, after.sums)
+
+            after = self._loop(count, state, turn)
+        else:
+            unroll = min(count, -(-_TURN // len(state.sums)))
+
+            def turn(inside: _State) -> _State:
+                return self._steps(inside, unroll, step)
+
+            after = self._steps(self._loop(count // unroll, state, turn), count % unroll, step)
+        return _State(state.x, after.w, after.sums)
+
+    def _loop(self, count: int, state: _State, turn: object) -> _State:
+        """`turn` run `count` >= 1 times."""
+        assert callable(turn)
+        if count == 1:
+            return turn(state)
+        before, body = self.builder.block, self.function.append_basic_block("turn")
+        after = self.function.append_basic_block("done")
+        self.builder.branch(body)
+        self.builder.position_at_end(body)
+        number = self.builder.phi(I64)
+        phis = [self.builder.phi(v.type) for v in state.values]
+        result: _State = turn(_State.of(phis))
+        following = self.builder.add(number, I64(1))
+        last = self.builder.block
+        for phi, first, value in zip(
+            [number, *phis], [I64(0), *state.values], [following, *result.values], strict=True
+        ):
+            phi.add_incoming(first, before)
+            phi.add_incoming(value, last)
+        self.builder.cbranch(self.builder.icmp_signed("<", following, I64(count)), body, after)
+        self.builder.position_at_end(after)
+        return result
+
+    def _steps(self, state: _State, count: int, step: int) -> _State:
+        """`count` multiply-adds of every sum."""
+        vectors, width = self.tile.vectors, self.tile.vectors * self.lanes
+        sums = list(state.sums)
+        for k in range(count):
+            weights = [self._load(state.w, k * width + j * self.lanes) for j in range(vectors)]
+            for pixel, offset in enumerate(self.tile.offsets):
+                pointer = self._at(state.x, k * step + offset)
+                one = self.values.splat(self.builder.load(pointer, align=self.size, typ=self.element), self.lanes)
+                for j, weight in enumerate(weights):
+                    sums[pixel * vectors + j] = self.values.fma(one, weight, sums[pixel * vectors + j])
+        return _State(self._at(state.x, count * step), self._at(state.w, count * width), sums)
+
+    def _load(self, pointer: ir.Value, offset: int) -> ir.Value:
+        return self.builder.load(self._at(pointer, offset), align=self.size, typ=self.vector)
+
+    def _at(self, pointer: ir.Value, offset: int) -> ir.Value:
+        return self.builder.gep(pointer, [I64(offset * self.size)], source_etype=I8) if offset else pointer

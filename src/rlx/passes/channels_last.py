@@ -1,0 +1,151 @@
+"""Layout: values between convolutions lie channels last, [N, ..., C], where the backend computes them so.
+
+The graph says so with transposes. A convolution that the backend takes gets one behind it, and another that undoes it;
+whatever can work on the transposed value (pointwise ops, pooling, reductions, padding, slices, concatenations) does,
+and the second transpose moves behind it. At the end transposes are left where the layouts meet, and nothing reads most
+of them. Values keep their bits.
+
+No simplification may follow: it would cancel the pairs that say how values lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rlx.ir.graph import Graph, Node, Value
+from rlx.passes.cse import eliminate_common
+from rlx.passes.dead import eliminate_dead
+from rlx.passes.group import REDUCTIONS, WINDOWS, is_pointwise
+from rlx.passes.rewrite import Rewriter, rewrite
+from rlx.passes.static import static_values
+
+#: Ops with one attribute entry a dimension, and those attributes.
+_BY_DIMENSION = {
+    "pad": ("low", "high", "interior"),
+    "slice": ("starts", "limits", "strides"),
+    **dict.fromkeys(WINDOWS, ("window", "strides", "padding", "base_dilation", "window_dilation")),
+}
+
+
+def channels_last(graph: Graph, takes: Callable[[Node], bool]) -> Graph:
+    """`graph` with what follows the convolutions that `takes` accepts in channels-last order; itself where none is.
+
+    takes: asked for each convolution with static weights.
+    """
+    static = static_values(graph)
+    taken = {
+        node.output for node in graph.nodes if node.op == "conv_general" and node.inputs[1] in static and takes(node)
+    }
+    if not taken:
+        return graph
+
+    def visit(b: Rewriter, node: Node) -> tuple[Value, ...] | None:
+        if not node.outputs or node.outputs[0] in static:
+            return None
+        if node.outputs[0] in taken:
+            y = b.emit(node.op, *node.inputs, **node.attrs)
+            return (_first(b, _transposed(b, y)),)
+        rule = _rule(node)
+        value = None if rule is None else rule(b, node)
+        return None if value is None else (value,)
+
+    return eliminate_dead(eliminate_common(rewrite(graph, visit)))
+
+
+def _order(rank: int) -> tuple[int, ...]:
+    """Where each dimension of [N, ..., C] comes from in [N, C, ...]."""
+    return (0, *range(2, rank), 1)
+
+
+def _undo(rank: int) -> tuple[int, ...]:
+    """Where each dimension of [N, C, ...] comes from in [N, ..., C]."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+def _first(b: Rewriter, value: Value) -> Value:
+    """[N, ..., C] seen as [N, C, ...]."""
+    return b.emit("transpose", value, permutation=_undo(value.type.rank))
+
+
+def _under(b: Rewriter, value: Value) -> Value | None:
+    """The channels-last value that `value` is a view of; None where it lies otherwise."""
+    node = b.producers.get(value)
+    rank = value.type.rank
+    if node is None or node.op != "transpose" or rank < 3 or node.attrs["permutation"] != _undo(rank):
+        return None
+    return node.inputs[0]
+
+
+def _transposed(b: Rewriter, value: Value) -> Value:
+    """`value` [N, C, ...] as [N, ..., C]; what is broadcast stays broadcast."""
+    found = _under(b, value)
+    if found is not None:
+        return found
+    order = _order(value.type.rank)
+    node = b.producers.get(value)
+    if node is None or node.op != "broadcast_in_dim":
+        return b.emit("transpose", value, permutation=order)
+    (x,) = node.inputs
+    dims: Any = node.attrs["broadcast_dims"]
+    places = [order.index(d) for d in dims]
+    ascending = tuple(sorted(range(len(places)), key=places.__getitem__))
+    if ascending != tuple(range(len(places))):
+        x = b.emit("transpose", x, permutation=ascending)
+    shape = tuple(value.type.shape[d] for d in order)
+    return b.emit("broadcast_in_dim", x, shape=shape, broadcast_dims=tuple(sorted(places)))
+
+
+def _rule(node: Node) -> Callable[[Rewriter, Node], Value | None] | None:
+    if len(node.outputs) != 1 or (node.output.type.rank < 3 and node.op not in REDUCTIONS):
+        return None
+    if node.op in _BY_DIMENSION:
+        return _by_dimension
+    if node.op in REDUCTIONS:
+        return _reduction
+    if node.op == "concatenate":
+        return _concatenation
+    return _pointwise if is_pointwise(node) else None
+
+
+def _pointwise(b: Rewriter, node: Node) -> Value | None:
+    if all(_under(b, v) is None for v in node.inputs) or any(v.type.rank < 3 for v in node.inputs):
+        return None
+    return _first(b, b.emit(node.op, *(_transposed(b, v) for v in node.inputs), **node.attrs))
+
+
+def _by_dimension(b: Rewriter, node: Node) -> Value | None:
+    x, *others = node.inputs
+    found = _under(b, x)
+    if found is None:
+        return None
+    order = _order(x.type.rank)
+    attrs = {name: _reordered(node.attrs[name], order) for name in _BY_DIMENSION[node.op]}
+    return _first(b, b.emit(node.op, found, *others, **{**node.attrs, **attrs}))
+
+
+def _reordered(values: Any, order: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(values[d] for d in order)
+
+
+def _reduction(b: Rewriter, node: Node) -> Value | None:
+    (x,) = node.inputs
+    found = _under(b, x)
+    if found is None:
+        return None
+    order, dimensions = _order(x.type.rank), node.attrs["dimensions"]
+    assert isinstance(dimensions, tuple)
+    reduced = b.emit(node.op, found, dimensions=tuple(order.index(d) for d in dimensions))
+    left = [d for d in order if d not in dimensions]
+    back = tuple(left.index(d) for d in sorted(left))
+    return reduced if back == tuple(range(len(back))) else b.emit("transpose", reduced, permutation=back)
+
+
+def _concatenation(b: Rewriter, node: Node) -> Value | None:
+    """Where most of what is joined lies channels last."""
+    elements = sum(v.type.elements for v in node.inputs if _under(b, v) is not None)
+    if 2 * elements <= node.output.type.elements:
+        return None
+    dimension: Any = node.attrs["dimension"]
+    parts = [_transposed(b, v) for v in node.inputs]
+    return _first(b, b.emit("concatenate", *parts, dimension=_order(node.output.type.rank).index(dimension)))

@@ -1,0 +1,121 @@
+"""The layout pass: what lies channels last, where transposes are left, and that values keep their bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rlx.ir import GraphBuilder, TensorType
+from rlx.ir.dtypes import f32
+from rlx.ir.graph import Graph, Value
+from rlx.ir.interpret import interpret
+from rlx.ir.verify import verify
+from rlx.passes.channels_last import channels_last
+
+RNG = np.random.default_rng(5)
+TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def conv(b: GraphBuilder, x: Value, features: int, name: str) -> Value:
+    w = b.parameter(name, RNG.normal(0, 1, (features, x.type.sizes[1], 3, 3)).astype(np.float32))
+    ones = (1, 1)
+    padding = (ones, ones)
+    return b.emit("conv_general", x, w, strides=ones, padding=padding, lhs_dilation=ones, rhs_dilation=ones, groups=1)
+
+
+def image(b: GraphBuilder) -> Value:
+    return b.input("x", TensorType((2, 3, 6, 5), f32))
+
+
+def rewritten(graph: Graph) -> Graph:
+    """The graph after the pass, checked to give the same bits."""
+    after = channels_last(graph, lambda node: True)
+    verify(after)
+    given = {"x": RNG.normal(0, 1, (2, 3, 6, 5)).astype(np.float32)}
+    for got, want in zip(interpret(after, given).values(), interpret(graph, given).values(), strict=True):
+        np.testing.assert_array_equal(got, want)
+    return after
+
+
+def transposes(graph: Graph) -> list[object]:
+    return [n.attrs["permutation"] for n in graph.nodes if n.op == "transpose"]
+
+
+def test_pointwise_ops_between_convolutions_need_no_transpose_back_but_the_views_that_convolutions_read() -> None:
+    b = GraphBuilder()
+    bias = b.parameter("bias", RNG.normal(0, 1, 8).astype(np.float32))
+    y = conv(b, image(b), 8, "w0")
+    y = b.emit("add", y, b.emit("broadcast_in_dim", bias, shape=y.type.shape, broadcast_dims=(1,)))
+    z = conv(b, b.binary("max", y, 0.0), 8, "w1")
+    after = rewritten(b.build([b.emit("add", z, y)]))
+    made = [n for n in after.nodes if n.op in ("add", "max")]
+    assert all(n.output.type.sizes == (2, 6, 5, 8) for n in made)
+    # one behind each convolution, one as the view that the second reads, one for the output
+    assert sorted(map(str, transposes(after))) == sorted(map(str, [TO_LAST] * 2 + [TO_FIRST] * 2))
+
+
+def pooled(b: GraphBuilder, y: Value) -> Value:
+    window = (1, 1, 3, 2)
+    return b.emit(
+        "reduce_window_max", y, window=window, strides=(1, 1, 2, 1), padding=((0, 0), (0, 0), (1, 0), (0, 1)),
+        base_dilation=(1, 1, 1, 1), window_dilation=(1, 1, 1, 1),
+    )  # fmt: skip
+
+
+def gated(b: GraphBuilder, y: Value) -> Value:
+    """A squeeze-and-excite gate: one value a channel, broadcast back."""
+    means = b.emit("reshape", b.emit("reduce_sum", y, dimensions=(2, 3)), shape=(2, 8, 1, 1))
+    return b.emit("mul", y, b.emit("broadcast_in_dim", means, shape=y.type.shape, broadcast_dims=(0, 1, 2, 3)))
+
+
+def padded(b: GraphBuilder, y: Value) -> Value:
+    return b.emit("pad", y, b.constant(1.0, f32), low=(0, 1, 2, 3), high=(0, 0, 1, 0), interior=(0, 0, 0, 1))
+
+
+def sliced(b: GraphBuilder, y: Value) -> Value:
+    return b.emit("slice", y, starts=(0, 2, 1, 0), limits=(2, 8, 6, 5), strides=(1, 3, 2, 1))
+
+
+def joined(b: GraphBuilder, y: Value) -> Value:
+    return b.emit("concatenate", y, conv(b, y, 4, "other"), dimension=1)
+
+
+@pytest.mark.parametrize("op", [pooled, gated, padded, sliced, joined])
+def test_ops_work_on_what_lies_channels_last(op: Callable[[GraphBuilder, Value], Value]) -> None:
+    b = GraphBuilder()
+    after = rewritten(b.build([op(b, conv(b, image(b), 8, "w"))]))
+    assert transposes(after).count(TO_FIRST) <= 1 + (op is joined)
+    assert after.producers[after.outputs[0]].op == "transpose"
+
+
+def test_reductions_keep_the_order_of_what_is_left() -> None:
+    b = GraphBuilder()
+    y = conv(b, image(b), 8, "w")
+    results = [b.emit("reduce_max", y, dimensions=d) for d in ((1,), (2,), (0, 3), (2, 3), (0, 1, 2, 3))]
+    after = rewritten(b.build(results))
+    assert all(n.inputs[0].type.sizes == (2, 6, 5, 8) for n in after.nodes if n.op == "reduce_max")
+
+
+def test_what_cannot_follow_reads_the_value_as_it_was() -> None:
+    b = GraphBuilder()
+    y = conv(b, image(b), 8, "w")
+    after = rewritten(b.build([b.emit("reshape", y, shape=(2, 240)), b.emit("cumsum", y, dimension=1)]))
+    assert transposes(after) == [TO_LAST, TO_FIRST]
+
+
+def test_a_graph_whose_convolutions_the_backend_does_not_take_stays() -> None:
+    b = GraphBuilder()
+    graph = b.build([conv(b, image(b), 8, "w")])
+    assert channels_last(graph, lambda node: False) is graph
+
+
+def test_convolutions_whose_weights_are_computed_stay() -> None:
+    b = GraphBuilder()
+    x = image(b)
+    w = b.emit("slice", x, starts=(0, 0, 0, 0), limits=(2, 3, 3, 3), strides=(1, 1, 1, 1))
+    ones = (1, 1)
+    attrs = {"strides": ones, "padding": (ones, ones), "lhs_dilation": ones, "rhs_dilation": ones, "groups": 1}
+    graph = b.build([b.emit("conv_general", x, w, **attrs)])
+    assert channels_last(graph, lambda node: True) is graph
