@@ -14,6 +14,7 @@ from rlx.codegen.kernel import (
     Declare,
     Expr,
     Load,
+    Local,
     Loop,
     LoopKernel,
     Memory,
@@ -169,6 +170,47 @@ def test_equal_kernels_give_equal_text_whatever_their_names():
 
 def test_a_kernel_of_very_many_turns_is_unrolled():
     total = Var("t", f32)
-    loop = Loop(STEP, number(100_000), (Accumulate(total, "add", Load(X, (STEP,))),), "vector")
-    source = emit_kernel(kernel(Declare(total, Const(0.0, f32)), loop, Store(Y, (G,), total), args=(X, Y)), WIDE).source
+    step = (Accumulate(total, "add", Load(X, (STEP,))), Store(Y, (STEP,), total))
+    loop = Loop(STEP, number(100_000), step, "serial")
+    source = emit_kernel(kernel(Declare(total, Const(0.0, f32)), loop, args=(X, Y)), WIDE).source
     assert "+ 3i)" in source and source.count("a0[") == 3
+
+
+def _sum(*extra: Stmt, start: float = 0.0) -> LoopKernel:
+    """A row of 1000 places to a sum."""
+    total = Var("t", f32)
+    loop = Loop(STEP, number(1000), (Accumulate(total, "add", Load(X, (STEP,))), *extra), "vector")
+    return kernel(Declare(total, Const(start, f32)), loop, Store(Y, (G,), total), args=(X, Y))
+
+
+def test_a_long_row_is_shared_by_a_workgroup():
+    source = emit_kernel(_sum(), WIDE).source
+    assert "workgroupBarrier" in source and "if (sharer == 0)" in source
+
+
+def test_a_sum_that_starts_elsewhere_than_at_nothing_is_not_shared():
+    assert "workgroupBarrier" not in emit_kernel(_sum(start=1.0), WIDE).source
+
+
+def test_a_loop_that_reads_what_it_adds_up_is_not_shared():
+    assert "workgroupBarrier" not in emit_kernel(_sum(Store(Y, (STEP,), Var("t", f32))), WIDE).source
+
+
+def test_lanes_of_several_loops_are_invocations_of_their_own():
+    lane, held = Var("v"), Memory("l", f32, (1,), writable=True)
+    total = Apply("add", (Load(held, (lane,)), Load(Memory("x", f32, (40, 1)), (STEP, lane))), f32)
+    lanes = [
+        Local(held, 40),
+        Loop(lane, number(40), (Store(held, (lane,), Const(0.0, f32)),), "vector"),
+        Loop(STEP, number(10), (Loop(lane, number(40), (Store(held, (lane,), total),), "vector"),)),
+        Loop(lane, number(40), (Store(Y, (lane,), Load(held, (lane,))),), "vector"),
+    ]
+    shader = emit_kernel(kernel(*lanes, args=(Memory("x", f32, (40, 1)), Y), grid=20), WIDE)
+    assert "array<f32, 1>" in shader.source and shader.workgroups == (-(-20 * 40 // 64), 1)
+
+
+def test_turns_that_may_store_to_one_place_are_run_in_order():
+    lane, at = Var("v"), Memory("ids", i64, (1,))
+    store = Store(Y, (Load(at, (STEP,)),), Load(X, (lane,)))
+    loop = Loop(STEP, number(10), (Loop(lane, number(40), (store,), "vector"),))
+    assert emit_kernel(kernel(loop, args=(at, X, Y), grid=1), WIDE).workgroups == (1, 1)
