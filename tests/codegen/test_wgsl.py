@@ -176,11 +176,14 @@ def test_a_kernel_of_very_many_turns_is_unrolled():
     assert "+ 3i)" in source and source.count("a0[") == 3
 
 
+Z = Memory("z", f32, (1000, 1), writable=True)
+
+
 def _sum(*extra: Stmt, start: float = 0.0) -> LoopKernel:
     """A row of 1000 places to a sum."""
     total = Var("t", f32)
     loop = Loop(STEP, number(1000), (Accumulate(total, "add", Load(X, (STEP,))), *extra), "vector")
-    return kernel(Declare(total, Const(start, f32)), loop, Store(Y, (G,), total), args=(X, Y))
+    return kernel(Declare(total, Const(start, f32)), loop, Store(Y, (G,), total), args=(X, Y, Z))
 
 
 def test_a_long_row_is_shared_by_a_workgroup():
@@ -193,7 +196,9 @@ def test_a_sum_that_starts_elsewhere_than_at_nothing_is_not_shared():
 
 
 def test_a_loop_that_reads_what_it_adds_up_is_not_shared():
-    assert "workgroupBarrier" not in emit_kernel(_sum(Store(Y, (STEP,), Var("t", f32))), WIDE).source
+    running = Store(Z, (G, STEP), Var("t", f32))
+    assert "workgroupBarrier" not in emit_kernel(_sum(running), WIDE).source
+    assert "workgroupBarrier" in emit_kernel(_sum(Store(Z, (G, STEP), Load(X, (STEP,)))), WIDE).source
 
 
 def test_lanes_of_several_loops_are_invocations_of_their_own():
@@ -211,6 +216,6 @@ def test_lanes_of_several_loops_are_invocations_of_their_own():
 
 def test_turns_that_may_store_to_one_place_are_run_in_order():
     lane, at = Var("v"), Memory("ids", i64, (1,))
-    store = Store(Y, (Load(at, (STEP,)),), Load(X, (lane,)))
+    store = Store(Z, (Load(at, (STEP,)), lane), Load(X, (lane,)))
     loop = Loop(STEP, number(10), (Loop(lane, number(40), (store,), "vector"),))
-    assert emit_kernel(kernel(loop, args=(at, X, Y), grid=1), WIDE).workgroups == (1, 1)
+    assert emit_kernel(kernel(loop, args=(at, X, Z), grid=1), WIDE).workgroups == (1, 1)
