@@ -1,7 +1,8 @@
 """Commands: what a recording holds, one frozen value each, without addresses.
 
 An `Operand` is a place in a binding slot: a name, an offset in bytes, a type. What the slot is bound to is decided at
-each replay. `Program` and `Fill.element` are plain data, so commands compare, print and travel between machines.
+each replay. `Program` and `Fill.element` are plain data, so commands compare, print and travel between machines. They
+never change, so any thread may read them.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Equal recordings give equal bytes. Files hold no address, device or path, and lo
 
 Errors. CommandFileError for a file that is no recording or breaks its rules, with the CommandError as `__cause__`;
 TensorFileNotFound where there is none.
+Threads. Any thread may call; nothing else may record into a recording that is being saved.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _NAME = re.compile(r"([a-z][a-z0-9_]*)(?::(0|[1-9][0-9]{0,5}))?")
 class Device:
     """One device: `Device("cpu")`, `Device("cuda:1")`, `Device("cuda", 1)`, or from another.
 
-    Frozen, hashable, ordered, picklable. Printed as `kind:ordinal`.
+    Frozen, hashable, ordered, picklable; any thread may use it. Printed as `kind:ordinal`.
     Raises DeviceNameError for a name that does not parse.
     """
 

@@ -2,7 +2,7 @@
 
 An `Artifact` is what a compiler gives and a cache stores: plain data, the same on every machine that can run it. An
 `Executable` is an artefact made ready on one device by `Backend.load`; parameters are bound to it once, then it runs
-any number of times.
+any number of times. An artefact never changes, so any thread may read it; an executable says what threads may do.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class Executable(Protocol):
     """A program loaded on one device.
 
     Owner. Whoever loaded it; `close` frees its code and memory, and later calls raise.
-    Threads. One run at a time: the caller orders runs, a `CommandStream` being the usual way. `run` works on the
-    thread that calls it, and has finished when it returns.
+    Threads. Any thread may call: runs of one executable take turns where they share memory, by a lock of its own.
+    Ordering. `run` works on the thread that calls it. When it returns it has finished, or stands in the device's own
+    queue before everything that comes later; see `AsynchronousMemory`.
     """
 
     @property

@@ -1,7 +1,8 @@
 """Operations: what a stream does, one after the other, each with its name and the place that it came from.
 
 The functions here make operations; a `CommandStream` executes them. An operation holds its buffers' bytes (not the
-buffers: `Buffer.free` after the making is safe), so it keeps what it touches until it ends.
+buffers: `Buffer.free` after the making is safe), so it keeps what it touches until it ends. It never changes; the
+stream's thread executes it, once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Running on the reference backend: the graph read back from its text, then interpreted.
 
 Owner. The executable keeps the arrays that were bound as parameters, and nothing between runs.
-Threads. The interpreter keeps no state, so runs may overlap here, which is more than `rlx.driver.Executable` asks for.
+Threads. Any thread may call. The interpreter keeps no state, so runs need not take turns here.
 """
 
 from __future__ import annotations

@@ -118,6 +118,25 @@ def two_threads_run_one_program_many_times(subject: Subject, way: str) -> None:
     expect_equal([caller.must_return() for caller in callers], [1, 2], "threads that ended")
 
 
+@SUITE.case
+def threads_run_one_long_program_in_turns(subject: Subject) -> None:
+    """Long enough that one is still running when the other comes."""
+    type = TensorType((200_000,), i32)
+    program = Session(subject.device, Options(cache=False)).compile(scramble(type))
+    assert isinstance(program, CompiledGraph)
+
+    def body(seed: int) -> int:
+        rng = np.random.default_rng(seed)
+        for turn in range(15):
+            content = rng.integers(-(2**31), 2**31, type.sizes).astype(np.int32)
+            expect_bits(program(x=content)["y"], _meaning(content), f"result {turn} of thread {seed}")
+        return seed
+
+    with program:
+        callers = [Caller(lambda seed=seed: body(seed), "a thread that runs the program") for seed in range(4)]
+        expect_equal([caller.must_return() for caller in callers], [0, 1, 2, 3], "threads that ended")
+
+
 @SUITE.for_each({"inputs": (3, 0), "outputs": (0, 5), "both": (1, 7)})
 def parts_of_buffers_at_any_element_serve_as(subject: Subject, offsets: tuple[int, int]) -> None:
     program, content = _compiled(subject), _content(subject)
