@@ -8,7 +8,7 @@ Environment variables only set defaults, at the time an `Options` is made:
     RLX_CACHE_BYTES  bound on the disk cache's size (default 2 GiB)
     RLX_THREADS      threads that run a program (default: the processors this process may use)
     RLX_VERIFY       1 runs the verifier after every pass
-    RLX_TARGET       native (default), avx512, avx512_bf16, avx2 or portable: the CPU instruction set to compile for
+    RLX_TARGET       native (default), avx512, avx512_bf16, amx_bf16, avx2 or portable: the CPU's instruction set
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rlx.errors import RLXError
 
 Precision = Literal["f32", "bf16"]
 PRECISIONS = ("f32", "bf16")
-TARGETS = ("native", "avx512", "avx512_bf16", "avx2", "portable")
+TARGETS = ("native", "avx512", "avx512_bf16", "amx_bf16", "avx2", "portable")
 
 
 class OptionError(RLXError, ValueError):

@@ -7,7 +7,7 @@ import pytest
 
 from rlx import Options, Session
 from rlx.backends.cpu.backend import CpuBackend
-from rlx.backends.cpu.host import PRECISION_FLAGS, cpu_flags, resolve_target, supported_targets
+from rlx.backends.cpu.host import PRECISION_FLAGS, cpu_flags, request_tiles, resolve_target, supported_targets
 from rlx.ir import GraphBuilder, TensorType
 from rlx.ir.dtypes import f32
 from rlx.ir.graph import Graph
@@ -92,3 +92,11 @@ def test_a_backend_that_does_not_list_the_policy_refuses_it(monkeypatch: pytest.
     monkeypatch.setattr(CpuBackend, "precisions", ("f32",))
     with pytest.raises(OptionError, match="bf16"):
         Session("cpu", Options(precision="bf16"))
+
+
+@pytest.mark.skipif("amx_tile" in cpu_flags(), reason="this processor has AMX")
+def test_amx_is_refused_where_the_processor_or_the_system_has_none() -> None:
+    with pytest.raises(OptionError, match="amx_bf16"):
+        resolve_target("amx_bf16", "bf16")
+    with pytest.raises(OptionError, match="avx512_bf16"):
+        request_tiles()

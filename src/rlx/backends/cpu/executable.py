@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rlx.backends.cpu.host import resolve_target
+from rlx.backends.cpu.host import request_tiles, resolve_target
 from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.runner import CpuRunner
 from rlx.backends.cpu.walker import ARENA, FIRST_ARGUMENT, BoundProgram
@@ -39,6 +39,8 @@ class CpuExecutable:
     def __init__(self, artifact: Artifact, device: Device, options: Options) -> None:
         manifest = artifact.manifest
         resolve_target(manifest["target"])  # refuse code that this processor cannot run
+        if manifest["target"] == "amx_bf16":
+            request_tiles()
         self.device = device
         self.inputs = _types(manifest["inputs"])
         self.outputs = _types(manifest["outputs"])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from rlx.backends.cpu.gemm_amx import MatrixTile, configure, matrix_tile, release
 from rlx.backends.cpu.gemm_epilogue import Writer
 from rlx.backends.cpu.gemm_operand import Panels, PanelsPacked, Rows
 from rlx.backends.cpu.gemm_plan import Blocks, Tile
@@ -33,6 +34,7 @@ class ProductKernel:
 
     factors: what the operands' words hold, where a word is more than one element; depth and strides then count words,
         which are as wide as a sum.
+    in_matrix_registers: whether tiles are computed by `gemm_amx`, not in lanes.
     """
 
     target: Target
@@ -47,6 +49,7 @@ class ProductKernel:
     b: Panels
     writer: Writer
     factors: DType | None = None
+    in_matrix_registers: bool = False
 
     @property
     def grid(self) -> int:
@@ -67,6 +70,8 @@ class ProductKernel:
         rows_at = e.element_pointer(e.scratch, self.dtype, I64(self._sums_bytes // self.dtype.itemsize))
         panel_at = e.element_pointer(rows_at, self.dtype, I64(_aligned(self.a.scratch_bytes) // self.dtype.itemsize))
         blocks, panels = self.blocks.count(self.rows), tile.panels(self.columns)
+        if self.in_matrix_registers:
+            configure(e, tile.rows)
         with e.loop(e.begin, e.end) as index:
             if self.blocks.panels_first:
                 matrix, panel, block = split_index(e, index, (self.matrices, panels, blocks))
@@ -84,6 +89,8 @@ class ProductKernel:
             with e.loop(I64(0), count, tile.rows) as at:
                 height = self._tile(e, a_at, b_at, sums, at, count)
                 self.writer.write(e, sums, matrix, e.integer_add(row, at), height, column)
+        if self.in_matrix_registers:
+            release(e)
 
     @property
     def _near(self) -> int:
@@ -92,7 +99,7 @@ class ProductKernel:
         0 where each panel is read once: then its rows come one behind the other, which the processor foresees.
         """
         tiles = -(-min(self.rows, self.blocks.rows) // self.tile.rows)
-        if tiles == 1 or not isinstance(self.b, PanelsPacked) or self.blocks.panels_first:
+        if self.in_matrix_registers or tiles == 1 or not isinstance(self.b, PanelsPacked) or self.blocks.panels_first:
             return 0
         return -(-self.tile.columns * self.dtype.itemsize // tiles)
 
@@ -113,6 +120,10 @@ class ProductKernel:
         near = self._near
 
         def call(height: int) -> None:
+            if self.in_matrix_registers:
+                function = matrix_tile(e, MatrixTile(height, self.a.row), most)
+                e.builder.call(function, [start, b, I64(self.depth), sums])
+                return
             row = self.a.row if height > 1 else 0
             code = TileCode(self.dtype, height, self.tile.vectors, row, self.a.k, self.b.k, 0, self.factors, near)
             operands = [start, b, I64(self.depth), sums]

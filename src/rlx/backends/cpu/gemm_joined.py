@@ -14,6 +14,7 @@ from math import prod
 
 from llvmlite import ir
 
+from rlx.backends.cpu import gemm_amx
 from rlx.backends.cpu.gemm import ProductKernel
 from rlx.backends.cpu.gemm_epilogue import Place, TileWriter
 from rlx.backends.cpu.gemm_operand import PanelsPacked
@@ -86,7 +87,8 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
 
     together = neighbours_together(target, first)
     depth = -(-depth // together)
-    tile = choose_tile(target, dtype, 1, rows, columns, depth)
+    in_registers = together > 1 and gemm_amx.suits(target, rows, depth)
+    tile = gemm_amx.tile(rows) if in_registers else choose_tile(target, dtype, 1, rows, columns, depth)
     packed = [PanelsPacked(view, dtype, tile.columns, together) for view in constant]
     starts = tuple(accumulate((p.panels * tile.columns for p in packed), initial=0))
     offsets = tuple(accumulate((p.packed_bytes for p in packed), initial=0))
@@ -112,6 +114,7 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
         PanelsPacked(whole, dtype, tile.columns),
         JoinedWriter(starts, writers),
         first.a_dtype if together > 1 else None,
+        in_registers,
     )
     ends = " ".join(f"{s.m}x{s.n} {epilogue_identity(e)}" for s, e in zip(specs, epilogues, strict=True))
     costs = [product_cost(spec, epilogue) for spec, epilogue in zip(specs, epilogues, strict=True)]

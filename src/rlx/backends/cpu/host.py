@@ -7,6 +7,7 @@ module for its key.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from functools import cache
@@ -18,8 +19,14 @@ _AVX2 = frozenset("avx2 fma f16c bmi1 bmi2 movbe abm popcnt".split())
 _AVX512 = _AVX2 | frozenset("avx512f avx512bw avx512dq avx512vl avx512cd".split())
 #: Flags of /proc/cpuinfo that each x86-64 instruction set needs; the widest first.
 REQUIRED_FLAGS: dict[str, frozenset[str]] = {"avx512": _AVX512, "avx2": _AVX2, "portable": frozenset()}
-#: Instruction sets that have what one precision policy is for, and what they need; "native" means them only under it.
-PRECISION_FLAGS: dict[str, dict[str, frozenset[str]]] = {"bf16": {"avx512_bf16": _AVX512 | {"avx512_bf16"}}}
+_PAIRS = _AVX512 | {"avx512_bf16"}
+#: Instruction sets that have what one precision policy is for, and what they need. Under the policy "native" means the
+#: first that the machine has; AMX, which asks the system for its registers, must be named.
+PRECISION_FLAGS: dict[str, dict[str, frozenset[str]]] = {
+    "bf16": {"avx512_bf16": _PAIRS, "amx_bf16": _PAIRS | {"amx_tile", "amx_bf16"}}
+}
+#: Linux on x86-64: the system call arch_prctl, its request for a state component, and the component of tile data.
+_ARCH_PRCTL, _REQUEST_COMPONENT, _TILE_DATA = 158, 0x1023, 18
 
 
 @cache
@@ -94,3 +101,14 @@ def resolve_target(name: str, precision: str = "f32") -> str:
         where=f"missing: {', '.join(missing) or 'another architecture'}",
         hint=f"this machine runs: native, {', '.join(have)}",
     )
+
+
+def request_tiles() -> None:
+    """Ask the system for AMX's matrix registers, for every thread of this process. Raises OptionError if it refuses."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_ARCH_PRCTL, _REQUEST_COMPONENT, _TILE_DATA):
+        raise OptionError(
+            "the system refuses this process AMX's matrix registers",
+            where=os.strerror(ctypes.get_errno()),
+            hint='compile for target="avx512_bf16"',
+        )

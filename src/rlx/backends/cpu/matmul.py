@@ -6,6 +6,7 @@ from math import prod
 
 from llvmlite import ir
 
+from rlx.backends.cpu import gemm_amx
 from rlx.backends.cpu.gemm import ProductKernel
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_operand import (
@@ -82,7 +83,8 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
 
     together = neighbours_together(target, spec)
     depth = -(-depth // together)
-    tile = choose_tile(target, dtype, batch, rows, columns, depth)
+    in_registers = together > 1 and gemm_amx.suits(target, rows, depth)
+    tile = gemm_amx.tile(rows) if in_registers else choose_tile(target, dtype, batch, rows, columns, depth)
     left = rows_operand(target, spec.a, a, spec.a_constant, dtype, tile, columns, together)
     pack, packed_nbytes, b_memory = left.pack, left.packed_nbytes, spec.b
     if spec.b_constant:
@@ -109,6 +111,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         panels,
         TileWriter(epilogue, place, spec.n, dtype, tile.columns, ahead=rows_ahead(target, tile, rows, columns)),
         spec.a_dtype if together > 1 else None,
+        in_registers,
     )
     details = f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tile} {blocks}"
     return MatmulKernels(pack, packed_nbytes, finished(kernel, left.memory, b_memory, details))
