@@ -126,7 +126,7 @@ commands step
   program @{key}: (f32[4]) -> (f32[4])
   semaphore $s
     0 wait $s + 1
-    1 run @{key} (%x: f32[4]) -> (%y: f32[4])
+    1 run @{key[:12]} (%x: f32[4]) -> (%y: f32[4])
     2 fill %z: f32[8] = -0.5
     3 copy %y[8: f32[2]] -> %z: f32[2]
     4 copy %c: f32[2] -> %z[24: f32[2]]

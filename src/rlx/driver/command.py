@@ -7,12 +7,15 @@ never change, so any thread may read them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlx.errors import CommandError
 from rlx.ir.types import TensorType
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class Run:
     outputs: tuple[Operand, ...]
 
     def __str__(self) -> str:
-        return f"run @{self.key} ({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"
+        return f"run @{shown(self.key)} ({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,11 @@ class Wait:
 
     def __str__(self) -> str:
         return f"wait ${self.semaphore} + {self.value}"
+
+
+def shown(key: str) -> str:
+    """A program's key where it is read and not compared: of a fingerprint the first twelve digits, as people do."""
+    return key[:12] if _FINGERPRINT.fullmatch(key) else key
 
 
 Command = Fill | Copy | Run | Signal | Wait
