@@ -216,6 +216,7 @@ def test_lanes_of_several_loops_are_invocations_of_their_own():
 
 def test_turns_that_may_store_to_one_place_are_run_in_order():
     lane, at = Var("v"), Memory("ids", i64, (1,))
-    store = Store(Z, (Load(at, (STEP,)), lane), Load(X, (lane,)))
+    into = Memory("z", f32, (1000, 40, 1), writable=True)
+    store = Store(into, (Load(at, (STEP,)), STEP, lane), Load(X, (lane,)))
     loop = Loop(STEP, number(10), (Loop(lane, number(40), (store,), "vector"),))
-    assert emit_kernel(kernel(loop, args=(at, X, Z), grid=1), WIDE).workgroups == (1, 1)
+    assert emit_kernel(kernel(loop, args=(at, X, into), grid=1), WIDE).workgroups == (1, 1)
