@@ -9,8 +9,10 @@ import numpy as np
 
 from rlx.driver import Buffer, CommandBuffer, Device, load_commands, save_commands
 from rlx.errors import CommandError, CommandFileError, DeviceError
-from rlx.ir import fingerprint, print_graph
+from rlx.ir import GraphBuilder, fingerprint
 from rlx.ir.text import parse_text
+from rlx.options import Options
+from rlx.runtime import Session
 from rlx.testing.conformance.blocking import Caller
 from rlx.testing.conformance.case import Programs, Subject, Suite
 from rlx.testing.conformance.expect import expect, expect_bits, expect_equal, expect_raises
@@ -25,11 +27,8 @@ def _recording(lane_content: np.ndarray) -> CommandBuffer:
     commands = CommandBuffer("recording")
     x, y, z = (commands.slot(n, VECTOR) for n in "xyz")
     c = commands.constant("c", lane_content)
-    for graph in (affine(), add()):
-        types = list(graph.input_types.values()), list(graph.output_types.values())
-        commands.program(fingerprint(graph), *types, graph=print_graph(graph))
-    commands.run(fingerprint(affine()), [x], [y])
-    commands.run(fingerprint(add()), [y, c], [z])
+    commands.run(commands.graph(affine()), [x], [y])
+    commands.run(commands.graph(add()), [y, c], [z])
     commands.copy(x, z)
     return commands
 
@@ -91,6 +90,23 @@ def a_file_replays_here_and_on_the_reference_device_with_equal_results(subject: 
     reference.close()
     expect_bits(results[0], results[1], "z here and on the reference device")
     expect_bits(results[0], 2 * x + 1 + c, "z")
+
+
+@SUITE.case
+def a_file_brings_programs_and_weights_and_is_ready_in_one_call(subject: Subject) -> None:
+    weight, content = subject.content(VECTOR), subject.content(VECTOR)
+    b = GraphBuilder("weighted")
+    graph = b.build({"y": b.binary("mul", b.input("x", VECTOR), b.parameter("a weight", weight))})
+    commands = CommandBuffer("weighted")
+    commands.run(commands.graph(graph), [commands.slot("x", VECTOR)], [commands.slot("y", VECTOR)])
+    with tempfile.TemporaryDirectory() as folder:
+        save_commands(Path(folder, "r"), commands)
+        ready = Session(subject.device, Options(cache=False)).prepare(Path(folder, "r"))
+    stream, x, y = subject.stream(), subject.buffer(content), Buffer.empty(VECTOR, subject.device)
+    with ready:
+        ready.replay(stream, {"x": x, "y": y})
+        stream.synchronize()
+    expect_bits(subject.read(y), content * weight, "what a recording from a file computed with its weights")
 
 
 @SUITE.case

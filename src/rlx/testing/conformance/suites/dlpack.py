@@ -101,6 +101,7 @@ def an_export_waits_for_what_streams_have_yet_to_do_with_the_bytes(subject: Subj
         Caller(lambda: buffer.__dlpack__(max_version=(1, 0), stream=-1), "an export with stream -1").must_return()
         other = subject.buffer(np.zeros(4, np.float32))
         Caller(lambda: other.__dlpack__(max_version=(1, 0)), "an export of other bytes").must_return()
+    stream.synchronize()  # raises where an export has waited for as long as the gate does
 
 
 @SUITE.case
