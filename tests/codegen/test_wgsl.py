@@ -219,4 +219,4 @@ def test_turns_that_may_store_to_one_place_are_run_in_order():
     into = Memory("z", f32, (1000, 40, 1), writable=True)
     store = Store(into, (Load(at, (STEP,)), STEP, lane), Load(X, (lane,)))
     loop = Loop(STEP, number(10), (Loop(lane, number(40), (store,), "vector"),))
-    assert emit_kernel(kernel(loop, args=(at, X, into), grid=1), WIDE).workgroups == (1, 1)
+    assert emit_kernel(kernel(loop, args=(at, X, into), grid=10), WIDE).workgroups == (1, 1)
