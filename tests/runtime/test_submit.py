@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rlx.driver import Buffer, CommandStream, Device, Semaphore
-from rlx.errors import DeviceError, MissingInput, ShapeMismatch
+from rlx.errors import BufferReadOnly, DeviceError, MissingInput, ShapeMismatch, UnknownInput
 from rlx.ir import GraphBuilder, TensorType
 from rlx.ir.dtypes import f32
 from rlx.options import Options
@@ -74,3 +74,19 @@ def test_what_does_not_fit_is_refused_before_anything_is_enqueued(program: Compi
         with pytest.raises(ShapeMismatch, match="belongs to opaque:0, the program runs on"):
             program.submit({"x": Buffer.empty(VECTOR, program.device)}, elsewhere)
         assert stream.idle
+
+
+def test_buffers_for_outputs_that_the_program_cannot_write_are_refused(program: CompiledGraph) -> None:
+    x, y = (Buffer.empty(VECTOR, program.device) for _ in range(2))
+    array = np.zeros(64, np.float32)
+    array.flags.writeable = False
+    fixed = Buffer.from_numpy(array, device=program.device)
+    with CommandStream(program.device) as stream:
+        for out, error, words in (
+            ({"z": y}, UnknownInput, "no output 'z'"),
+            ({"y": fixed}, BufferReadOnly, "read-only"),
+            ({"y": x}, ShapeMismatch, "input 'x' overlaps an output"),
+        ):
+            with pytest.raises(error, match=words):
+                program.submit({"x": x}, stream, out)
+        stream.synchronize()

@@ -20,6 +20,7 @@ from rlx.driver import Buffer, CommandStream, Device, Executable
 from rlx.driver.fork import renew_in_child
 from rlx.driver.host_memory import array_address
 from rlx.errors import (
+    BufferReadOnly,
     DTypeMismatch,
     MissingInput,
     NotCompiled,
@@ -84,7 +85,8 @@ class CompiledGraph:
     def run(self, inputs: Mapping[str, Array], out: Mapping[str, np.ndarray | Buffer] | None = None) -> dict[str, Any]:
         """Run once: names -> arrays in, names -> arrays out, in the model's order.
 
-        out: writable C-contiguous arrays (or buffers) to write into, for some or all outputs.
+        out: writable C-contiguous arrays (or buffers) to write into, for some or all outputs; an input that overlaps
+        one is copied first.
         Raises MissingInput, UnknownInput, ShapeMismatch or DTypeMismatch before anything runs; ProgramClosed.
         """
         if out is None and self._run_arrays is not None:
@@ -94,7 +96,7 @@ class CompiledGraph:
         if self._defaults:
             inputs = self._with_defaults(inputs)
         if any(isinstance(v, Buffer) for v in inputs.values()):
-            feeds, sinks = self._buffers(inputs, out or {})
+            feeds, sinks = self._buffers(inputs, out or {}, copies=True)
             self._open().run(feeds, sinks)
             return dict(zip(self.outputs, sinks, strict=True))
         arrays = [self._array(name, shape, dtype, inputs) for name, shape, dtype in self._expected]
@@ -161,8 +163,8 @@ class CompiledGraph:
         """Enqueue one run on a stream of the program's device, and return the outputs at once, not yet written.
 
         The stream keeps inputs and outputs until the run is done; what reads the outputs is ordered behind it.
-        out: buffers to write into, for some or all outputs. Raises as `run`, before anything is enqueued; DeviceError
-        where the stream was closed, ShapeMismatch where it belongs to another device.
+        out: buffers to write into, for some or all outputs; they overlap no input. Raises as `run`, before anything is
+        enqueued; DeviceError where the stream was closed, ShapeMismatch where it belongs to another device.
         """
         if stream.device != self.device:
             raise ShapeMismatch(f"{stream.name} belongs to {stream.device}, the program runs on {self.device}")
@@ -266,12 +268,16 @@ class CompiledGraph:
                     hint=f"did you mean {close!r}?" if close else None,
                 )
 
-    def _given_outputs(self, out: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        for name, array in out.items():
+    def _refuse_unknown_outputs(self, out: Mapping[str, Any]) -> None:
+        for name in out:
             if name not in self.outputs:
                 raise UnknownInput(
                     f"the program has no output {name!r}; it has: {', '.join(self.outputs)}", where=self._where()
                 )
+
+    def _given_outputs(self, out: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        self._refuse_unknown_outputs(out)
+        for name, array in out.items():
             type = self.outputs[name]
             if not isinstance(array, np.ndarray) or array.dtype != type.dtype.numpy:
                 raise DTypeMismatch(f"out[{name!r}] is not a {type.dtype.numpy} array", where=self._where())
@@ -288,8 +294,12 @@ class CompiledGraph:
                 raise ShapeMismatch(f"out[{name!r}] overlaps another output", where=self._where())
         return given
 
-    def _buffers(self, inputs: Mapping[str, Any], out: Mapping[str, Any]) -> tuple[list[Buffer], list[Buffer]]:
+    def _buffers(
+        self, inputs: Mapping[str, Any], out: Mapping[str, Any], *, copies: bool = False
+    ) -> tuple[list[Buffer], list[Buffer]]:
+        """Inputs and outputs in order. copies: an input that overlaps an output is copied; else it is refused."""
         self._refuse_unknown(inputs)
+        self._refuse_unknown_outputs(out)
         feeds: list[Buffer] = []
         for name, type in self.inputs.items():
             buffer = inputs.get(name)
@@ -309,7 +319,17 @@ class CompiledGraph:
             if buffer is None:
                 buffer = Buffer.empty(type, self.device)
             self._check_buffer(f"out[{name!r}]", buffer, type)
+            if buffer.readonly:
+                raise BufferReadOnly(f"out[{name!r}] is read-only", where=self._where())
+            if any(_overlap(buffer, other) for other in sinks):
+                raise ShapeMismatch(f"out[{name!r}] overlaps another output", where=self._where())
             sinks.append(buffer)
+        if out:
+            for at, (name, feed) in enumerate(zip(self.inputs, feeds, strict=True)):
+                if any(_overlap(feed, sink) for sink in sinks):
+                    if not copies:
+                        raise ShapeMismatch(f"input {name!r} overlaps an output", where=self._where())
+                    feeds[at] = feed.copy()
         return feeds, sinks
 
     def _check_buffer(self, what: str, buffer: Buffer, type: TensorType) -> None:
@@ -323,6 +343,11 @@ class CompiledGraph:
             raise ShapeMismatch(f"{what} has shape {buffer.type.shape}, the program has {type.shape}")
         if not buffer.is_contiguous:
             raise ShapeMismatch(f"{what} is not contiguous", hint="copy it into a contiguous buffer")
+
+
+def _overlap(one: Buffer, two: Buffer) -> bool:
+    """Whether two contiguous buffers of one device share a byte."""
+    return one.address < two.address + two.nbytes and two.address < one.address + one.nbytes
 
 
 class CompiledModel:

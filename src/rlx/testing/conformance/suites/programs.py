@@ -5,17 +5,19 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from rlx.driver import HOST, Buffer, CommandBuffer, CommandStream
+from rlx.errors import ShapeMismatch
 from rlx.ir import GraphBuilder, TensorType
 from rlx.ir.dtypes import f32, i32
 from rlx.options import Options
 from rlx.runtime import CompiledGraph, Session
 from rlx.testing.conformance.blocking import Caller, Gate
 from rlx.testing.conformance.case import Subject, Suite
-from rlx.testing.conformance.expect import expect, expect_bits, expect_equal
+from rlx.testing.conformance.expect import expect, expect_bits, expect_equal, expect_raises
 from rlx.testing.conformance.graphs import MANY, scramble
 
 SUITE = Suite("programs")
@@ -167,6 +169,26 @@ def results_are_the_same_bits_at_every_run(subject: Subject) -> None:
         for _ in range(10):
             for name, array in program.run(inputs).items():
                 expect_bits(array, first[name], f"{name} at a later run")
+
+
+@SUITE.case
+def a_result_may_take_its_inputs_place(subject: Subject) -> None:
+    """A product, which reads its input long after it has begun to write."""
+    type = TensorType((33, 33), i32)
+    b = GraphBuilder("square")
+    x = b.input("x", type)
+    graph = b.build({"y": b.emit("dot_general", x, x, lhs_contract=(1,), rhs_contract=(0,))})
+    program = Session(subject.device, Options(cache=False)).compile(graph)
+    assert isinstance(program, CompiledGraph)
+    content = subject.content(type)
+    with program:
+        state, array = subject.buffer(content), content.copy()
+        program.run({"x": state}, {"y": state})
+        program.run({"x": array}, {"y": array})
+        expect_bits(subject.read(state), content @ content, "a buffer that was input and output")
+        expect_bits(array, content @ content, "an array that was input and output")
+        refused = partial(program.submit, {"x": state}, subject.stream(), {"y": state})
+        expect_raises(ShapeMismatch, refused, "'x' overlaps an output")
 
 
 @SUITE.case
