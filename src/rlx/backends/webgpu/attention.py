@@ -71,7 +71,7 @@ class _Blocks:
                 continue
             left = limit - 16 * queries * (d4 + KEYS // 4) - 4 * queries * (_PARTS + 1)
             depths = [c for c in range(d4, 0, -1) if d4 % c == 0 and 16 * KEYS * (c + 1) <= left]
-            values = [c for c in (64, 32, 16, 8, 4) if 16 * c * e4 <= left]
+            values = [c for c in (64, 32, 16, 8, 4) if 16 * (c * e4 + _ACROSS) <= left]
             if depths and values and (depths[0] >= min(4, d4) or queries == 8):
                 return _Blocks(queries, 4 * depths[0], values[0])
         return None
@@ -115,7 +115,9 @@ class _Attention:
         stored = {s.memory.name for s in self.epilogue.stores}
         vectors = [i for i, side in enumerate(self.sides) if side.vector]
         declarations = bind_arguments(self.emitter, self.args, stored, self.bases, vectors)
-        tiles = max(KEYS * (blocks.depth // 4 + 1), blocks.values * self.e4)
+        # Invocations past the values' last vector read on behind it.
+        beyond = self.across * self.vectors - self.e4
+        tiles = max(KEYS * (blocks.depth // 4 + 1), blocks.values * self.e4 + beyond)
         for name, kind, size in (
             ("queries", "vec4<f32>", blocks.queries * self.d4),
             ("weights", "vec4<f32>", blocks.queries * KEYS // 4),
@@ -264,7 +266,9 @@ class _Attention:
 
     def _out(self, r: int) -> str:
         """The row of the r-th query that this invocation has the result of."""
-        return f"(out0 + {r})"
+        row = f"(out0 + {r})"
+        full = self.blocks.queries * self.across >= INVOCATIONS
+        return row if full else f"min({row}, {self.blocks.queries - 1})"
 
     def _finish(self, end: str) -> None:
         line = self.line
