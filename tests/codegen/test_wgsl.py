@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -168,12 +169,16 @@ def test_equal_kernels_give_equal_text_whatever_their_names():
     assert made("one") == made("two")
 
 
-def test_a_kernel_of_very_many_turns_is_unrolled():
+def test_a_kernel_of_more_turns_than_the_device_takes_is_unrolled_or_refused():
     total = Var("t", f32)
     step = (Accumulate(total, "add", Load(X, (STEP,))), Store(Y, (STEP,), total))
     loop = Loop(STEP, number(100_000), step, "serial")
-    source = emit_kernel(kernel(Declare(total, Const(0.0, f32)), loop, args=(X, Y)), WIDE).source
-    assert "+ 3i)" in source and source.count("a0[") == 3
+    endless = kernel(Declare(total, Const(0.0, f32)), loop, args=(X, Y))
+    source = emit_kernel(endless, replace(WIDE, max_turns=1 << 16)).source
+    assert "+ 4i)" in source and source.count("a0[") == 4
+    assert emit_kernel(endless, WIDE).source.count("a0[") == 1
+    with pytest.raises(UnsupportedKernel, match="about 100000 turns"):
+        emit_kernel(endless, replace(WIDE, max_turns=1000))
 
 
 Z = Memory("z", f32, (1000, 1), writable=True)

@@ -44,6 +44,8 @@ def attention_kernel(spec: AttentionSpec, epilogue: Epilogue, target: WgslTarget
     blocks = _Blocks.of(m, d, e, target.workgroup_bytes)
     if len(args) > target.max_bindings or blocks is None:
         return None
+    if target.max_turns and blocks.turns(d, e) * (-(-n // KEYS) + 1) > target.max_turns:
+        return None
     scored = batch * m * n
     flops = scored * (2.0 * (d + e) + 8 + spec.scores.flops) + batch * m * e * epilogue.flops
     cost = Cost(flops, 4.0 * batch * (m * d + n * d + n * e + m * e))
@@ -75,6 +77,14 @@ class _Blocks:
             if depths and values and (depths[0] >= min(4, d4) or queries == 8):
                 return _Blocks(queries, 4 * depths[0], values[0])
         return None
+
+    def turns(self, d: int, e: int) -> int:
+        """Turns of loops that one invocation takes for a block of keys, at most."""
+        d4, e4 = -(-d // 4), -(-e // 4)
+        products = d4 // (self.depth // 4) * (2 + self.depth // 4 + -(-KEYS * self.depth // 4 // INVOCATIONS))
+        softmax = self.queries // _DOWN * (4 + 1 + _ACROSS + 4)
+        mix = KEYS // self.values * (2 + self.values // 4 + -(-self.values * e4 // INVOCATIONS))
+        return products + softmax + mix
 
 
 class _Attention:

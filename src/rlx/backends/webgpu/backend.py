@@ -72,9 +72,10 @@ class WebGpuBackend:
         return WebGpuMemory(lambda: self._gpu(ordinal))
 
     def target_key(self, device: Device, options: Options) -> dict[str, str]:
-        """WGSL depends on the language's extensions, on how many buffers a shader may bind, and on their sizes."""
+        """WGSL depends on the language's extensions, on what shaders may bind and share, and on the kind of adapter."""
         opened = self._gpu(device.ordinal)
-        return {"features": ",".join(sorted(opened.features)), **{name: str(opened.limits[name]) for name in _SHAPING}}
+        limits = {name: str(opened.limits[name]) for name in _SHAPING}
+        return {"features": ",".join(sorted(opened.features)), "adapter": opened.adapter.info["adapter_type"], **limits}
 
     def load(self, artifact: Artifact, device: Device, options: Options) -> Executable:
         if artifact.backend not in (self.kind, *KINDS):

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from rlx.backends.webgpu.matmul import TAKEN, MatrixSide, bind_arguments, template
-from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for
+from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for, turns
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.lower import ConvSpec, Epilogue
 from rlx.codegen.wgsl import WgslTarget
@@ -36,7 +36,7 @@ def conv_kernel(spec: ConvSpec, epilogue: Epilogue, target: WgslTarget) -> Templ
         return None
     features, places = spec.features // spec.groups, spec.batch * math.prod(spec.out)
     k = spec.channels // spec.groups * math.prod(spec.kernel)
-    tiled = features >= 8 and k >= 8
+    tiled = features >= 8 and k >= 8 and turns(k) <= (target.max_turns or turns(k))
     if k == 0 or (places < 16 and k >= 64) or (not tiled and k >= _LONG):  # workgroups share the loops' rows
         return None
     outputs = spec.groups * features * places

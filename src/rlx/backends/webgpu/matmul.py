@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for
+from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for, turns
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel, Var
 from rlx.codegen.lower import Epilogue, MatmulSpec
 from rlx.codegen.wgsl import WgslTarget
@@ -29,7 +29,7 @@ def tiled_matmul(spec: MatmulSpec, epilogue: Epilogue, target: WgslTarget) -> Te
     if spec.a_dtype not in TAKEN or spec.b_dtype is not spec.a_dtype or spec.acc_dtype is not spec.a_dtype:
         return None
     m, n, k = math.prod(spec.m), math.prod(spec.n), math.prod(spec.k)
-    if m < 4 or n < 16 or k < 8:
+    if m < 4 or n < 16 or k < 8 or turns(k) > (target.max_turns or turns(k)):
         return None
     args = (spec.a, spec.b, *epilogue.args)
     if len(args) > target.max_bindings:

@@ -75,6 +75,11 @@ def tile_for(batch: int, m: int, n: int) -> Tile:
     return Tile(4, 4, 4, 8) if m <= 16 else Tile(4, 4, 8, 8)
 
 
+def turns(k: int) -> int:
+    """Turns of loops, at most, that one invocation takes for sums over k: blocks, and vectors of each."""
+    return -(-k // 16) * 5 + 64
+
+
 class Operand(Protocol):
     """Loads pieces, four elements each, of one side of the product.
 

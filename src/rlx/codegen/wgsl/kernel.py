@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlx.codegen.kernel import Const, LoopKernel, Store
+from rlx.codegen.kernel import Const, LoopKernel, Store, While
 from rlx.codegen.wgsl.body import BodyEmitter
 from rlx.codegen.wgsl.library import functions_for
-from rlx.codegen.wgsl.nests import Nest, form_of
+from rlx.codegen.wgsl.nests import Form, form_of
 from rlx.codegen.wgsl.schedule import ALONE, Schedule, schedule
 from rlx.codegen.wgsl.types import WgslTarget, storage_type
 from rlx.codegen.wgsl.walk import iterations, within
@@ -25,8 +25,7 @@ from rlx.errors import UnsupportedKernel
 
 #: Workgroups in one row of the dispatch; WebGPU allows 65535 a dimension.
 _ROW = 32768
-#: Mesa's software adapter leaves a shader's loops, silently, after 65535 turns in all: longer kernels are unrolled.
-_TURNS = 40000
+#: Turns of a kernel's own loops that stand in one turn of the shader's, at most, where the device counts them.
 _MOST_UNROLLED = 32
 
 
@@ -64,8 +63,7 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
         raise UnsupportedKernel(f"kernel {kernel.label} has a grid of {items}, above 2**31")
     spills = form is None and len(kernel.args) < target.max_bindings
     emitter = BodyEmitter(target, lanes=grid if spills else 0)
-    turns = iterations(kernel.body) if form is None else sum(_turns(n, layout) for n in form.nests)
-    emitter.unroll = 1 if turns <= _TURNS else min(_MOST_UNROLLED, -(-turns // _TURNS))
+    emitter.unroll = _unrolled(kernel, _turns(kernel, form, layout), target)
     declarations = []
     stored = {s.memory.name for s in within(kernel.body) if isinstance(s, Store)}
     for i, memory in enumerate(kernel.args):
@@ -89,9 +87,30 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
     return Shader(source, len(kernel.args), (columns, rows), 4 * emitter.scratch * grid)
 
 
-def _turns(nest: Nest, layout: Schedule) -> int:
-    """Turns of loops that one invocation takes."""
-    return -(-nest.turns // layout.sharers) * (1 + iterations(nest.body)) + 32
+def _turns(kernel: LoopKernel, form: Form | None, layout: Schedule) -> int:
+    """Turns of loops that one invocation takes; estimated where some are not known before it runs."""
+    if form is not None:
+        return sum(-(-n.turns // layout.sharers) * (1 + iterations(n.body)) + 32 for n in form.nests)
+    turns = iterations(kernel.body)
+    if any(isinstance(s, While) for s in within(kernel.body)):
+        # A sort: each of its steps costs four operations.
+        assert isinstance(kernel.grid, Const)
+        turns = max(turns, int(kernel.cost.flops / 4 / max(kernel.grid.value.real, 1)))
+    return turns
+
+
+def _unrolled(kernel: LoopKernel, turns: int, target: WgslTarget) -> int:
+    """How often innermost loops are unrolled. Raises UnsupportedKernel where the device would still leave them."""
+    if not target.max_turns or turns <= target.max_turns // 2:
+        return 1
+    times = -(-turns // (target.max_turns // 2))
+    if times > _MOST_UNROLLED:
+        raise UnsupportedKernel(
+            f"an invocation of kernel {kernel.label} takes about {turns} turns of loops, the device's shaders stop "
+            f"after {target.max_turns}",
+            hint="run the model on another device, or in smaller pieces",
+        )
+    return times
 
 
 def workgroup_grid(groups: int) -> tuple[str, int, int]:

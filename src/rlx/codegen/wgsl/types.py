@@ -30,6 +30,8 @@ class WgslTarget:
     int64: the language extension for 64-bit integers. max_bindings: storage buffers a shader may see.
     max_binding_bytes: of one of them. max_buffer_bytes: of one buffer that holds what is bound. Both are multiples of
         256. workgroup_bytes: memory that a workgroup shares. The defaults are what every WebGPU device allows.
+    max_turns: turns of loops after which the device leaves a shader's loops, silently, all of them together (Mesa's
+        software adapter does); 0: it does not.
     """
 
     int64: bool = False
@@ -37,6 +39,7 @@ class WgslTarget:
     max_binding_bytes: int = 128 << 20
     max_buffer_bytes: int = 256 << 20
     workgroup_bytes: int = 16 << 10
+    max_turns: int = 0
 
 
 def register_type(dtype: DType, target: WgslTarget) -> str:
