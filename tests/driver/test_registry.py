@@ -135,3 +135,24 @@ def test_threads_that_ask_at_once_get_one_backend(tmp_path: Path, monkeypatch: p
         thread.join(10)
     assert len(found) == 8
     assert len(set(map(id, found))) == 1
+
+
+def test_a_backend_of_this_process_is_added_and_removed() -> None:
+    backend = Registry(BUILT_IN).backend("reference")
+    mine = type("Mine", (type(backend),), {"kind": "mine"})()
+    registry = _registry()
+    registry.add(mine)
+    assert registry.backend("mine") is mine
+    assert registry.kinds() == ("reference", "mine")
+    assert ("mine", 0) in registry.available()
+    with pytest.raises(DuplicateBackend, match="'mine' is claimed already"):
+        registry.add(mine)
+    with pytest.raises(DuplicateBackend):
+        registry.add(backend)
+    registry.remove("mine")
+    registry.remove("reference")
+    assert registry.kinds() == ("reference",)
+    with pytest.raises(DeviceNotFound):
+        registry.backend("mine")
+    with pytest.raises(BrokenBackend, match="is a object without kind, compiler"):
+        registry.add(object())  # type: ignore[arg-type]

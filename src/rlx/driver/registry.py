@@ -65,6 +65,7 @@ class Registry:
         self._search = search
         self._found: dict[str, list[Entry]] | None = None
         self._backends: dict[str, Backend] = {}
+        self._added: set[str] = set()
         renew_in_child(self)
 
     def renew(self) -> None:
@@ -74,7 +75,7 @@ class Registry:
     def kinds(self) -> tuple[str, ...]:
         """Every kind that is claimed, working or not: built-in ones first, then by name."""
         found = self._entries(again=True)
-        return (*self._built_in, *sorted(set(found) - set(self._built_in)))
+        return (*self._built_in, *sorted({*found, *self._added} - set(self._built_in)))
 
     def backend(self, kind: str) -> Backend:
         """The backend of a kind.
@@ -83,6 +84,24 @@ class Registry:
         """
         backend = self._backends.get(kind)
         return backend if backend is not None else self._load(self._claim(kind))
+
+    def add(self, backend: Backend) -> None:
+        """Serve a kind with a backend that no distribution declares, in this process alone: for tests and notebooks.
+
+        Raises BrokenBackend where it lacks a part of the protocol, DuplicateBackend where its kind is claimed already.
+        """
+        claim = Entry(getattr(backend, "kind", "?"), "Registry.add", "this process")
+        _check(backend, claim)
+        if claim.kind in self.kinds():
+            raise DuplicateBackend(f"the kind {claim.kind!r} is claimed already", hint="give the backend another name")
+        self._added.add(claim.kind)
+        self._backends[claim.kind] = backend
+
+    def remove(self, kind: str) -> None:
+        """Forget a backend that was added. Buffers and programs on its devices stay as they are."""
+        if kind in self._added:
+            self._added.remove(kind)
+            del self._backends[kind]
 
     def available(self) -> tuple[tuple[str, int], ...]:
         """(kind, ordinal) of every device whose backend works."""
@@ -143,29 +162,36 @@ class Registry:
         return claims[0]
 
     def _load(self, entry: Entry) -> Backend:
-        def broken(why: str) -> BrokenBackend:
-            return BrokenBackend(
-                f"the backend {entry.kind!r} of distribution {entry.distribution!r} {why}",
-                where=f"entry point {entry.kind} = {entry.value}",
-                hint=f"repair or uninstall {entry.distribution!r}",
-            )
-
         module_name, colon, attribute = entry.value.partition(":")
         if not (colon and attribute and _KIND.fullmatch(entry.kind)):
-            raise broken("is not declared as kind = 'package.module:attribute', the kind in lower case")
+            raise _broken(entry, "is not declared as kind = 'package.module:attribute', the kind in lower case")
         try:
             backend = importlib.import_module(module_name)
             for part in attribute.split("."):
                 backend = getattr(backend, part)
         except Exception as error:
-            raise broken(f"does not import: {type(error).__name__}: {error}") from error
-        if not isinstance(backend, Backend):
-            missing = [name for name in _REQUIRED if not hasattr(backend, name)]
-            raise broken(f"is a {type(backend).__name__} without {', '.join(missing)}")
-        if backend.kind != entry.kind:
-            raise broken(f"calls itself {backend.kind!r}")
+            raise _broken(entry, f"does not import: {type(error).__name__}: {error}") from error
+        checked = _check(backend, entry)
         with self._lock:
-            return self._backends.setdefault(entry.kind, backend)
+            return self._backends.setdefault(entry.kind, checked)
+
+
+def _check(backend: object, entry: Entry) -> Backend:
+    """The object, if it is a backend of that kind. Raises BrokenBackend."""
+    if not isinstance(backend, Backend):
+        missing = [name for name in _REQUIRED if not hasattr(backend, name)]
+        raise _broken(entry, f"is a {type(backend).__name__} without {', '.join(missing)}")
+    if backend.kind != entry.kind:
+        raise _broken(entry, f"calls itself {backend.kind!r}")
+    return backend
+
+
+def _broken(entry: Entry, why: str) -> BrokenBackend:
+    return BrokenBackend(
+        f"the backend {entry.kind!r} of distribution {entry.distribution!r} {why}",
+        where=f"entry point {entry.kind} = {entry.value}",
+        hint=f"repair or uninstall {entry.distribution!r}",
+    )
 
 
 _REQUIRED = ("kind", "compiler", "device_count", "properties", "memory", "target_key", "load")
