@@ -27,14 +27,14 @@ _SETS, _MOST_LINES = 64, 5
 class Plane:
     """A convolution over two spatial dimensions, as bands see it; y before x everywhere.
 
-    channels: of one group. strides: of x over (N, group, y, x, channel). Others as in ConvSpec.
+    strides: of x over (N, y, x, channel). Others as in ConvSpec.
     """
 
     name: str
     source: DType
     dtype: DType
     channels: int
-    strides: tuple[int, int, int, int, int]
+    strides: tuple[int, int, int, int]
     size: tuple[int, int]
     kernel: tuple[int, int]
     out: tuple[int, int]
@@ -64,9 +64,7 @@ class Band(Protocol):
     @property
     def scratch_bytes(self) -> int: ...
 
-    def begin(
-        self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, group: ir.Value, row: ir.Value, fresh: ir.Value
-    ) -> ir.Value:
+    def begin(self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, row: ir.Value, fresh: ir.Value) -> ir.Value:
         """Where output pixel (row, 0) meets the first kernel position; `fresh` is false where the last call was for
         the same band.
         """
@@ -82,22 +80,19 @@ class BandInPlace:
 
     @property
     def row(self) -> int:
-        return self.plane.strides[2] * self.plane.steps[0]
+        return self.plane.strides[1] * self.plane.steps[0]
 
     @property
     def pixel(self) -> int:
-        return self.plane.strides[3] * self.plane.steps[1]
+        return self.plane.strides[2] * self.plane.steps[1]
 
     @property
     def walk(self) -> tuple[tuple[int, int], ...]:
-        return _walk(self.plane, self.plane.strides[2], self.plane.strides[3])
+        return _walk(self.plane, self.plane.strides[1], self.plane.strides[2])
 
-    def begin(
-        self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, group: ir.Value, row: ir.Value, fresh: ir.Value
-    ) -> ir.Value:
-        n, g, y, x, _ = self.plane.strides
-        offset = e.integer_add(e.integer_mul(image, I64(n)), e.integer_mul(group, I64(g)))
-        offset = e.integer_add(offset, e.integer_mul(row, I64(self.row)))
+    def begin(self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, row: ir.Value, fresh: ir.Value) -> ir.Value:
+        n, y, x, _ = self.plane.strides
+        offset = e.integer_add(e.integer_mul(image, I64(n)), e.integer_mul(row, I64(self.row)))
         offset = e.integer_add(offset, I64(-self.plane.low[0] * y - self.plane.low[1] * x))
         return e.element_pointer(e.args[self.plane.name], self.plane.dtype, offset)
 
@@ -145,17 +140,15 @@ class BandCopied:
     def scratch_bytes(self) -> int:
         return (self._rows * self._pitch + 2 * self.lanes) * self.plane.dtype.itemsize
 
-    def begin(
-        self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, group: ir.Value, row: ir.Value, fresh: ir.Value
-    ) -> ir.Value:
+    def begin(self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, row: ir.Value, fresh: ir.Value) -> ir.Value:
         with when(e, fresh):
-            self._copy(e, scratch, image, group, row)
+            self._copy(e, scratch, image, row)
         return scratch
 
-    def _copy(self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, group: ir.Value, row: ir.Value) -> None:
+    def _copy(self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, row: ir.Value) -> None:
         plane, b = self.plane, e.builder
-        n, g, y, x, _ = plane.strides
-        origin = e.integer_add(e.integer_mul(image, I64(n)), e.integer_mul(group, I64(g)))
+        n, y, x, _ = plane.strides
+        origin = e.integer_mul(image, I64(n))
         first = e.integer_add(e.integer_mul(row, I64(plane.steps[0])), I64(-plane.low[0]))
         left = max(0, plane.low[1])
         begin = max(0, -plane.low[1])
@@ -186,7 +179,7 @@ class BandCopied:
     def _copy_row(self, e: FunctionEmitter, source: ir.Value, into: ir.Value, count: int) -> None:
         """`count` pixels of one row."""
         plane, lanes = self.plane, self.lanes
-        _, _, _, x, channel = plane.strides
+        _, _, x, channel = plane.strides
         if channel == 1 and x == plane.channels == self._distance:
             self._copy_run(e, source, into, count * x)
         elif channel == 1:
@@ -214,7 +207,7 @@ class BandCopied:
         mask = e.mask_for(left, lanes) if count % lanes else None
         rows = []
         for i in range(lanes):
-            offset = e.integer_add(pixel, e.integer_mul(e.integer_add(first, I64(i)), I64(plane.strides[4])))
+            offset = e.integer_add(pixel, e.integer_mul(e.integer_add(first, I64(i)), I64(plane.strides[3])))
             rows.append(e.load_lanes(e.element_pointer(source, plane.dtype, offset), plane.dtype, lanes, mask))
         for i, value in enumerate(transpose(e, rows)):
             to = e.integer_add(e.integer_mul(e.integer_add(pixel, I64(i)), I64(self._distance)), first)

@@ -1,12 +1,12 @@
 """Channels-last convolutions: output pixels by output features, input channels innermost.
 
-    for each image, group, band of output rows, block of features           (the grid)
+    for each image, band of output rows, block of features                  (the grid)
         bring the band's input into place                                   (conv_band)
         for each panel of features in the block, rectangle of pixels in the band
             sums = weights of the panel times the pixels' inputs            (conv_tile)
             run the epilogue over the sums, a vector of features at a time
 
-Weights are packed once, in setup: for each group and panel of features a row a kernel position and channel. A panel
+Weights are packed once, in setup: for each panel of features a row a kernel position and channel. A panel
 stays in the second-level cache while all pixels of a band meet it, and the band stays there for all panels. The order
 of sums depends on nothing but the convolution (conv_tile), so any split of the grid gives the same bits.
 """
@@ -20,14 +20,14 @@ from math import prod
 from llvmlite import ir
 
 from rlx.backends.cpu.conv_band import Band, BandCopied, BandInPlace, Plane, spreads
-from rlx.backends.cpu.conv_tile import PixelTile, pixel_tile_function
-from rlx.backends.cpu.gemm_epilogue import is_collapsible
+from rlx.backends.cpu.conv_epilogue import PixelBlock, PixelWriter
+from rlx.backends.cpu.conv_tile import LINE, PixelTile, pixel_tile_function
 from rlx.backends.cpu.gemm_pack import pack_panel
 from rlx.backends.cpu.gemm_tile import registers
 from rlx.backends.cpu.gemm_view import MatrixView, dims, split_index
-from rlx.codegen.kernel import Cost, Memory, TemplateKernel, Var
+from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I64, Value
+from rlx.codegen.llvm.types import I64
 from rlx.codegen.lower.axes import Uses
 from rlx.codegen.lower.templates import ConvSpec, Epilogue
 from rlx.codegen.target import Target
@@ -81,7 +81,6 @@ def is_channels_last(spec: ConvSpec, epilogue: Epilogue) -> bool:
 def plane_of(spec: ConvSpec) -> Plane:
     """The convolution over two dimensions; where a kernel of one position skips pixels, the view does instead."""
     strides = [s for s in spec.x.strides if isinstance(s, int)]
-    channels = spec.channels // spec.groups
     missing = 2 - len(spec.out)
     space = [0] * missing + strides[2:]
     size, steps = [1] * missing + list(spec.size), [1] * missing + list(spec.strides)
@@ -92,13 +91,13 @@ def plane_of(spec: ConvSpec) -> Plane:
         inside = low[axis] == 0 and (out[axis] - 1) * steps[axis] < size[axis]
         if kernel[axis] == 1 and inside:
             space[axis], size[axis], steps[axis] = space[axis] * steps[axis], out[axis], 1
-    step = strides[1] if channels > 1 else 1
+    channels = spec.channels // spec.groups
     return Plane(
         spec.x.name,
         spec.x_dtype,
         spec.acc_dtype,
         channels,
-        (strides[0], channels * strides[1], space[0], space[1], step),
+        (strides[0], space[0], space[1], strides[1] if channels > 1 else 1),
         _pair(size),
         _pair(kernel),
         _pair(out),
@@ -115,7 +114,7 @@ def _pair(values: list[int]) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class PixelKernel:
-    """The kernel for a spec that `is_channels_last` accepts; the second argument is the packed weights."""
+    """The kernel for a spec of one group that `is_channels_last` accepts; its second argument is the packed weights."""
 
     target: Target
     spec: ConvSpec
@@ -133,11 +132,6 @@ class PixelKernel:
         return self.target.lanes(self.dtype.bits)
 
     @property
-    def features(self) -> int:
-        """Of one group."""
-        return self.spec.features // self.spec.groups
-
-    @property
     def depth(self) -> int:
         return self.plane.channels * prod(self.plane.kernel)
 
@@ -148,12 +142,12 @@ class PixelKernel:
 
     @property
     def panels(self) -> int:
-        return -(-self.features // self.width)
+        return -(-self.spec.features // self.width)
 
     @property
-    def _items(self) -> tuple[int, int, int, int]:
+    def _items(self) -> tuple[int, int, int]:
         bands, blocks = -(-self.plane.out[0] // self.plan.band), -(-self.panels // self.plan.panels)
-        return self.spec.batch, self.spec.groups, bands, blocks
+        return self.spec.batch, bands, blocks
 
     @property
     def grid(self) -> int:
@@ -169,7 +163,7 @@ class PixelKernel:
 
     @property
     def packed_bytes(self) -> int:
-        return self.spec.groups * self.panels * self.depth * self.width * self.dtype.itemsize
+        return self.panels * self.depth * self.width * self.dtype.itemsize
 
     # -- weights -------------------------------------------------------------------------------------------------
 
@@ -180,8 +174,8 @@ class PixelKernel:
         return TemplateKernel(
             label="pack_pixels",
             args=(spec.w, packed),
-            grid=spec.groups * self.panels,
-            identity=f"pack_pixels {self.target.name} {spec.w_dtype}->{self.dtype} {spec.groups}x{self.features}"
+            grid=self.panels,
+            identity=f"pack_pixels {self.target.name} {spec.w_dtype}->{self.dtype} {spec.features}"
             f"x{self.plane.channels}x{spec.kernel} {spec.w.strides} {self.width}",
             emit=self._emit_pack,
             cost=Cost(bytes=2.0 * self.packed_bytes),
@@ -190,14 +184,13 @@ class PixelKernel:
     def _emit_pack(self, e: FunctionEmitter) -> None:
         spec, channels = self.spec, self.plane.channels
         strides = [s for s in spec.w.strides if isinstance(s, int)]
-        rows, columns = dims((channels,), strides[1:2]), dims((self.features,), strides[:1])
+        rows, columns = dims((channels,), strides[1:2]), dims((self.spec.features,), strides[:1])
         with e.loop(e.begin, e.end) as index:
-            group, panel = split_index(e, index, (spec.groups, self.panels))
             into = e.element_pointer(e.args["packed"], self.dtype, e.integer_mul(index, I64(self.depth * self.width)))
-            first = e.integer_mul(panel, I64(self.width))
+            first = e.integer_mul(index, I64(self.width))
             with e.loop(I64(0), I64(prod(spec.kernel))) as tap:
                 view = MatrixView(spec.w.name, spec.w_dtype, dims((), ()), rows, columns)
-                offset = e.integer_mul(group, I64(self.features * strides[0]))
+                offset: ir.Value = I64(0)
                 for place, stride in zip(split_index(e, tap, spec.kernel), strides[2:], strict=True):
                     offset = e.integer_add(offset, e.integer_mul(place, I64(stride)))
                 outer = e.args[spec.w.name]
@@ -211,23 +204,26 @@ class PixelKernel:
     def emit(self, e: FunctionEmitter, packed: str) -> None:
         """The kernel's body; `packed` names the weights."""
         b, plan = e.builder, self.plan
+        writer = PixelWriter(self.epilogue, self.spec.out, self.dtype, self.lanes, self.width, self.spec.features)
         band_at = e.element_pointer(e.scratch, self.dtype, I64(self._sums_bytes // self.dtype.itemsize))
         with e.loop(e.begin, e.end) as index:
-            image, group, band, block = split_index(e, index, self._items)
+            image, band, block = split_index(e, index, self._items)
             first = e.integer_mul(band, I64(plan.band))
             count = e.intrinsic("smin", b.sub(I64(self.plane.out[0]), first), I64(plan.band))
             fresh = b.or_(b.icmp_signed("==", index, e.begin), b.icmp_signed("==", block, I64(0)))
-            at = self.band.begin(e, band_at, image, group, first, fresh)
+            at = self.band.begin(e, band_at, image, first, fresh)
             start = e.integer_mul(block, I64(plan.panels))
             stop = e.intrinsic("smin", e.integer_add(start, I64(plan.panels)), I64(self.panels))
             with e.loop(start, stop) as panel:
-                number = e.integer_add(e.integer_mul(group, I64(self.panels)), panel)
-                offset = e.integer_mul(number, I64(self.depth * self.width))
+                offset = e.integer_mul(panel, I64(self.depth * self.width))
                 weights = e.element_pointer(e.args[packed], self.dtype, offset)
                 feature = e.integer_mul(panel, I64(self.width))
                 for y, x, rows, columns in self._rectangles(e, count):
+                    pixel = e.integer_add(e.integer_mul(e.integer_add(first, y), I64(self.plane.out[1])), x)
+                    sums = PixelBlock(image, pixel, rows * columns, feature)
+                    writer.prefetch(e, sums)
                     self._rectangle(e, at, weights, y, x, rows, columns)
-                    self._finish(e, image, group, feature, e.integer_add(first, y), x, rows * columns)
+                    writer.write(e, sums, e.scratch)
 
     def _rectangles(self, e: FunctionEmitter, count: ir.Value) -> Iterator[tuple[ir.Value, ir.Value, int, int]]:
         """Emits the loops over a band's rectangles: (y, x, rows, columns) of each kind, inside its loop."""
@@ -258,76 +254,33 @@ class PixelKernel:
         begin = e.element_pointer(at, self.dtype, offset)
         row = self.band.row if rows > 1 else 0
         column = self.band.pixel if columns > 1 else 0
-        tile = PixelTile(self.dtype, rows, row, columns, column, self.plan.vectors, self.band.walk)
-        e.builder.call(pixel_tile_function(e.module, self.target, tile), [begin, weights, e.scratch])
+        ahead = self.packed_bytes > self.target.l2 // 2
+        tile = PixelTile(self.dtype, rows, row, columns, column, self.plan.vectors, self.band.walk, ahead)
+        later = self._later(e, weights, y, x) if ahead else weights
+        e.builder.call(pixel_tile_function(e.module, self.target, tile), [begin, weights, e.scratch, later])
 
-    def _finish(
-        self,
-        e: FunctionEmitter,
-        image: ir.Value,
-        group: ir.Value,
-        feature: ir.Value,
-        y: ir.Value,
-        x: ir.Value,
-        pixels: int,
-    ) -> None:
-        """Run the epilogue over the sums of neighbouring pixels from (y, x) on."""
-        rest = self.features % self.width
-        if not rest:
-            self._write(e, image, group, feature, y, x, pixels, self.width)
-            return
-        if self.features < self.width:
-            self._write(e, image, group, feature, y, x, pixels, rest)
-            return
-        partial = e.builder.icmp_signed(">", feature, I64(self.features - self.width))
-        with e.builder.if_else(partial) as (then, otherwise):
-            with then:
-                self._write(e, image, group, feature, y, x, pixels, rest)
-            with otherwise:
-                self._write(e, image, group, feature, y, x, pixels, self.width)
-
-    def _write(
-        self,
-        e: FunctionEmitter,
-        image: ir.Value,
-        group: ir.Value,
-        feature: ir.Value,
-        y: ir.Value,
-        x: ir.Value,
-        pixels: int,
-        features: int,
-    ) -> None:
-        index, out = self.epilogue.index, self.spec.out
-        flat = is_collapsible(self.epilogue, index[2:], out)
-        start = e.integer_add(e.integer_mul(y, I64(self.plane.out[1])), x)
-        feature = e.integer_add(feature, e.integer_mul(group, I64(self.features)))
-        with e.loop(I64(0), I64(pixels)) as pixel:
-            place = e.integer_add(start, pixel)
-            space = [*[I64(0)] * (len(out) - 1), place] if flat else split_index(e, place, out)
-            line = e.element_pointer(e.scratch, self.dtype, e.integer_mul(pixel, I64(self.width)))
-            for first in range(0, features, self.lanes):
-                count = min(self.lanes, features - first)
-                mask = e.mask_for(I64(count), self.lanes) if count < self.lanes else None
-                here = [image, e.integer_add(feature, I64(first)), *space]
-                env: dict[Var, Value] = dict(zip(index, here, strict=True))
-                pointer = e.element_pointer(line, self.dtype, I64(first))
-                env[self.epilogue.acc] = e.load_lanes(pointer, self.dtype, self.lanes)
-                for store in self.epilogue.stores:
-                    e.store(store, env, lanes=self.lanes, along=index[1], mask=mask)
+    def _later(self, e: FunctionEmitter, weights: ir.Value, y: ir.Value, x: ir.Value) -> ir.Value:
+        """The part of the next panel that the tile at (y, x) asks for: the panel's first tiles share it out."""
+        b, plan, size = e.builder, self.plan, self.dtype.itemsize
+        panel, part = self.depth * self.width, self.depth * LINE // size
+        before = e.integer_add(e.integer_mul(y, I64(self.plane.out[1])), x)
+        number = b.udiv(before, I64(plan.rows * plan.columns))
+        number = e.intrinsic("umin", number, I64(max(panel // part - 1, 0)))
+        return e.element_pointer(weights, self.dtype, e.integer_add(I64(panel), e.integer_mul(number, I64(part))))
 
 
 def pixel_kernel(target: Target, spec: ConvSpec, epilogue: Epilogue) -> PixelKernel:
     """Choose the tile, the bands and how they find their input."""
     plane, dtype = plane_of(spec), spec.acc_dtype
-    features, lanes = spec.features // spec.groups, target.lanes(dtype.bits)
+    features, lanes = spec.features, target.lanes(dtype.bits)
     depth = plane.channels * prod(plane.kernel)
     rows, columns, vectors = _choose_tile(target, plane, features, lanes, depth)
     panels = -(-features // (vectors * lanes))
     in_place = (
         plane.is_inside
         and plane.source is plane.dtype
-        and plane.strides[4] == 1
-        and spreads(plane.strides[3] * plane.steps[1], dtype)
+        and plane.strides[3] == 1
+        and spreads(plane.strides[2] * plane.steps[1], dtype)
     )
     line = plane.reach(1, plane.out[1]) * plane.channels * plane.steps[0] * dtype.itemsize
     most = max(rows, target.l2 // 4 // line // rows * rows)
@@ -367,16 +320,16 @@ def _choose_tile(target: Target, plane: Plane, features: int, lanes: int, depth:
 def _choose_items(spec: ConvSpec, plane: Plane, most: int, rows: int, panels: int) -> tuple[int, int]:
     """Rows of a band (`most` at most, a multiple of `rows`) and panels of a block: even shares for threads."""
     height, width = plane.out
-    lines, outer = -(-height // rows), spec.batch * spec.groups
+    lines = -(-height // rows)
     best: tuple[float, int, int] | None = None
     for band in sorted({-(-lines // n) for n in range(1, lines + 1)}, reverse=True):
         if band * rows > most and band > 1:
             continue
         for block in sorted({-(-panels // n) for n in range(1, min(panels, 16) + 1)}, reverse=True):
-            items = outer * -(-lines // band) * -(-panels // block)
+            items = spec.batch * -(-lines // band) * -(-panels // block)
             work = band * block + _ITEM
             taken = sum(-(-items // threads) * threads * work for threads in _THREADS) / len(_THREADS)
-            cost = taken / (outer * lines * panels) + _REFILL / (band * rows * width)
+            cost = taken / (spec.batch * lines * panels) + _REFILL / (band * rows * width)
             if best is None or cost < best[0]:
                 best = (cost, band * rows, block)
     assert best is not None

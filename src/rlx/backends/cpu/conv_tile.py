@@ -11,17 +11,19 @@ instruction: separate) multiply and add a step. It depends on nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
-from rlx.codegen.llvm.types import I8, I64, PTR, VOID, constant, register_type
+from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, constant, register_type
 from rlx.codegen.llvm.values import ValueEmitter, function_attributes
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
 
 #: Multiply-adds that hide the counting of one turn of the innermost loop.
 _TURN = 24
+#: Bytes of a cache line.
+LINE = 64
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class PixelTile:
 
     rows, row_step, columns, column_step: the rectangle of pixels, and the input's distance between neighbours in it.
     walk: (count, step) of the loops over kernel positions and channels, outermost first.
+    ahead: the tile asks for weights that are needed later, a cache line a step.
     """
 
     dtype: DType
@@ -39,6 +42,7 @@ class PixelTile:
     column_step: int
     vectors: int
     walk: tuple[tuple[int, int], ...]
+    ahead: bool
 
     @property
     def offsets(self) -> list[int]:
@@ -50,23 +54,23 @@ class PixelTile:
         walk = "_".join(f"{n}s{step}" for n, step in self.walk)
         return (
             f"pixels_{self.dtype.name}_{self.rows}s{self.row_step}x{self.columns}s{self.column_step}"
-            f"x{self.vectors}_{walk}"
+            f"x{self.vectors}_{walk}{'_ahead' * self.ahead}"
         )
 
 
 def pixel_tile_function(module: ir.Module, target: Target, tile: PixelTile) -> ir.Function:
-    """The module's function `void tile(ptr x, ptr w, ptr sums)`, emitted on first use.
+    """The module's function `void tile(ptr x, ptr w, ptr sums, ptr later)`, emitted on first use.
 
     x: the first pixel's input at the first kernel position. w: rows of `vectors` vectors, one a step of the walk.
-    sums: receives pixels x vectors x lanes sums, pixel by pixel, without gaps.
+    sums: receives pixels x vectors x lanes sums, pixel by pixel, without gaps. later: lines to ask for, in order.
     """
     found = module.globals.get(tile.name)
     if found is not None:
         return found
-    function = ir.Function(module, ir.FunctionType(VOID, [PTR, PTR, PTR]), tile.name)
+    function = ir.Function(module, ir.FunctionType(VOID, [PTR, PTR, PTR, PTR]), tile.name)
     function.linkage = "internal"
     function.attributes = function_attributes(target, "noinline")
-    for pointer in function.args:
+    for pointer in function.args[:3]:
         pointer.add_attribute("noalias")
     _Emitter(function, target, tile).emit()
     return function
@@ -78,15 +82,16 @@ class _State:
 
     x: ir.Value
     w: ir.Value
+    later: ir.Value
     sums: Sequence[ir.Value]
 
     @property
     def values(self) -> list[ir.Value]:
-        return [self.x, self.w, *self.sums]
+        return [self.x, self.w, self.later, *self.sums]
 
     @staticmethod
     def of(values: Sequence[ir.Value]) -> _State:
-        return _State(values[0], values[1], values[2:])
+        return _State(values[0], values[1], values[2], values[3:])
 
 
 class _Emitter:
@@ -104,9 +109,9 @@ class _Emitter:
         return self.values.builder
 
     def emit(self) -> None:
-        x, w, out = self.function.args
+        x, w, out, later = self.function.args
         sums = [constant(self.vector, 0)] * (len(self.tile.offsets) * self.tile.vectors)
-        state = self._walk(0, _State(x, w, sums))
+        state = self._walk(0, _State(x, w, later, sums))
         for i, value in enumerate(state.sums):
             self.builder.store(value, self._at(out, i * self.lanes), align=self.size)
         self.builder.ret_void()
@@ -118,7 +123,7 @@ class _Emitter:
 
             def turn(inside: _State) -> _State:
                 after = self._walk(level + 1, inside)
-                return _State(self._at(inside.x, step), after.w, after.sums)
+                return replace(after, x=self._at(inside.x, step))
 
             after = self._loop(count, state, turn)
         else:
@@ -128,7 +133,7 @@ class _Emitter:
                 return self._steps(inside, unroll, step)
 
             after = self._steps(self._loop(count // unroll, state, turn), count % unroll, step)
-        return _State(state.x, after.w, after.sums)
+        return replace(after, x=state.x)
 
     def _loop(self, count: int, state: _State, turn: object) -> _State:
         """`turn` run `count` >= 1 times."""
@@ -158,16 +163,22 @@ class _Emitter:
         vectors, width = self.tile.vectors, self.tile.vectors * self.lanes
         sums = list(state.sums)
         for k in range(count):
+            if self.tile.ahead:
+                self.values.void_call("llvm.prefetch.p0", [self._line(state.later, k), I32(0), I32(2), I32(1)])
             weights = [self._load(state.w, k * width + j * self.lanes) for j in range(vectors)]
             for pixel, offset in enumerate(self.tile.offsets):
                 pointer = self._at(state.x, k * step + offset)
                 one = self.values.splat(self.builder.load(pointer, align=self.size, typ=self.element), self.lanes)
                 for j, weight in enumerate(weights):
                     sums[pixel * vectors + j] = self.values.fma(one, weight, sums[pixel * vectors + j])
-        return _State(self._at(state.x, count * step), self._at(state.w, count * width), sums)
+        later = self._line(state.later, count) if self.tile.ahead else state.later
+        return _State(self._at(state.x, count * step), self._at(state.w, count * width), later, sums)
 
     def _load(self, pointer: ir.Value, offset: int) -> ir.Value:
         return self.builder.load(self._at(pointer, offset), align=self.size, typ=self.vector)
+
+    def _line(self, pointer: ir.Value, number: int) -> ir.Value:
+        return self.builder.gep(pointer, [I64(number * LINE)], source_etype=I8)
 
     def _at(self, pointer: ir.Value, offset: int) -> ir.Value:
         return self.builder.gep(pointer, [I64(offset * self.size)], source_etype=I8) if offset else pointer

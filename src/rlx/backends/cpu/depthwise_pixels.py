@@ -180,7 +180,7 @@ class _Pixels:
 
     def _load(self, row: int, column: ir.Value, *, masked: bool) -> ir.Value:
         e, plane, lanes = self.e, self.kernel.plane, self.kernel.lanes
-        _, _, down, right, _ = plane.strides
+        _, down, right, _ = plane.strides
         offset = e.integer_add(self.origin, e.integer_add(self.channel, e.integer_mul(self.rows[row], I64(down))))
         offset = e.integer_add(offset, e.integer_mul(column, I64(right)))
         mask = self.mask
