@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rlx.codegen.wgsl.nests import Form
 
-#: Invocations of a workgroup whose members need not know of each other.
+#: Invocations of a workgroup whose members need not know of each other; of many items, more, as starting one costs.
 ALONE = 64
 #: The most that every device allows.
 MOST = 256
@@ -17,8 +17,8 @@ MOST = 256
 _FEW, _EACH = 32, 4
 #: Invocations that keep a large device busy.
 _ENOUGH = 1 << 16
-#: Items of a lane axis side by side, so that what they load is one piece of memory.
-_SIDE = 32
+#: Items of a lane axis side by side, so that what they load is one piece of memory; few, where items are.
+_SIDES = (32, 16, 8)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Schedule:
 def schedule(form: Form, items: int) -> Schedule:
     """The layout for a kernel with so many items in all (grid indices, times lanes)."""
     turns = max((nest.turns for nest in form.nests), default=1)
-    alone = Schedule(ALONE, 1, True)
+    alone = Schedule(ALONE if items < 4 * _ENOUGH else MOST, 1, True)
     if form.lane is None:
         if turns < _FEW:
             return alone
@@ -51,8 +51,10 @@ def schedule(form: Form, items: int) -> Schedule:
         return Schedule(side, sharers, False)
     if items >= _ENOUGH or turns < 4 * _EACH or not all(n.divisible for n in form.nests if n.axes):
         return alone
-    side = min(_SIDE, 2 * _power(max(items - 1, 1))) if items > 1 else 1
-    sharers = min(MOST // side, _power(turns // _EACH), 2 * _power(_ENOUGH // items))
+    wanted = min(_power(turns // _EACH), 2 * _power(_ENOUGH // items))
+    side = next((n for n in _SIDES if MOST // n >= wanted), _SIDES[-1])
+    side = min(side, 2 * _power(max(items - 1, 1))) if items > 1 else 1
+    sharers = min(MOST // side, wanted)
     return Schedule(side, sharers, True) if sharers > 1 else alone
 
 
