@@ -21,6 +21,7 @@ from rlx.driver.executable import Executable
 from rlx.driver.memory import Block, device_memory
 from rlx.driver.semaphore import Semaphore, check_payload
 from rlx.errors import DeviceError
+from rlx.ir.dtypes import DType
 
 #: Work on buffers: called with (inputs, outputs).
 Work = Callable[[Sequence[Buffer], Sequence[Buffer]], None]
@@ -75,7 +76,17 @@ def fill_operation(buffer: Buffer, value: complex | np.generic, name: str, where
     """`buffer.fill(value)`. Raises BufferFreed."""
     target = buffer.retain()
     name = name or f"fill of {buffer.type}"
-    return Operation("fill", str(value), name, where, lambda: target.fill(value), None, (), (target,))
+    return Operation(
+        "fill", _shown(value, target.type.dtype), name, where, lambda: target.fill(value), None, (), (target,)
+    )
+
+
+def _shown(value: complex | np.generic, dtype: DType) -> str:
+    """The element that a fill writes: the same words however the number was given."""
+    try:
+        return str(np.array(value, dtype.numpy)[()])
+    except (OverflowError, TypeError, ValueError):  # the fill itself will say so
+        return str(value)
 
 
 def signal_operation(semaphore: Semaphore, value: int, device: Device, name: str, where: str) -> Operation:

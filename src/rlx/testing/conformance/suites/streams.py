@@ -187,7 +187,7 @@ def a_trace_tells_what_was_done_in_order_and_to_which_bytes(subject: Subject) ->
         stream.copy(x, y)
         stream.synchronize()
     kinds = (
-        "fill 3 -> (#0+8: f32[2])",
+        "fill 3.0 -> (#0+8: f32[2])",
         "run affine (#0+0: f32[64]) -> (#1+0: f32[64])",
         "copy (#1+0: f32[64]) -> (#0+0: f32[64])",
     )
