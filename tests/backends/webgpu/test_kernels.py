@@ -73,6 +73,22 @@ def test_a_running_sum_is_no_sum_to_divide(webgpu):
     np.testing.assert_array_equal(got["y"], expected["y"])
 
 
+def test_products_of_one_value_are_one_kernel_with_an_epilogue_each(webgpu):
+    rng = np.random.default_rng(9)
+    x, w, wt, bias = _whole(rng, 19, 40), _whole(rng, 40, 24), _whole(rng, 50, 40), _whole(rng, 50)
+    b = GraphBuilder("joined")
+    value = b.input("x", type_of(x))
+    first = b.emit("dot_general", value, b.parameter("w", w), lhs_contract=(1,), rhs_contract=(0,))
+    second = b.emit("dot_general", value, b.parameter("wt", wt), lhs_contract=(1,), rhs_contract=(1,))
+    shift = b.emit("broadcast_in_dim", b.parameter("bias", bias), shape=(19, 50), broadcast_dims=(1,))
+    graph = b.build({"negated": b.emit("neg", first), "shifted": b.emit("add", second, shift)})
+    with Session(webgpu, NO_CACHE).compile(graph) as program:
+        assert [step.label for step in program.report.steps] == ["matmul"]
+        got = program.run({"x": x})
+    np.testing.assert_array_equal(got["negated"], -(x @ w))
+    np.testing.assert_array_equal(got["shifted"], x @ wt.T + bias)
+
+
 @pytest.mark.parametrize(
     ("image", "weights", "attributes"),
     [

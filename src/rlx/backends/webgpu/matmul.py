@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for, turns
@@ -24,21 +25,37 @@ from rlx.ir import dtypes
 TAKEN = (dtypes.f32, dtypes.i32, dtypes.u32)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Columns of a product from `start` on, with an epilogue of their own. m, n: its groups of dimensions."""
+
+    start: int
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    epilogue: Epilogue
+
+
 def tiled_matmul(spec: MatmulSpec, epilogue: Epilogue, target: WgslTarget) -> TemplateKernel | None:
     """The kernel of a product, with arguments (a, b, *epilogue.args); None where it is left to loops."""
+    return product_kernel(spec, [Part(0, spec.m, spec.n, epilogue)], target)
+
+
+def product_kernel(spec: MatmulSpec, parts: Sequence[Part], target: WgslTarget) -> TemplateKernel | None:
+    """The kernel of a product whose columns are those of `parts` in order; their epilogues have the same args."""
     if spec.a_dtype not in TAKEN or spec.b_dtype is not spec.a_dtype or spec.acc_dtype is not spec.a_dtype:
         return None
     m, n, k = math.prod(spec.m), math.prod(spec.n), math.prod(spec.k)
     if m < 4 or n < 16 or k < 8 or turns(k) > (target.max_turns or turns(k)):
         return None
-    args = (spec.a, spec.b, *epilogue.args)
+    args = (spec.a, spec.b, *parts[0].epilogue.args)
     if len(args) > target.max_bindings:
         return None
     batch = math.prod(spec.batch)
-    cost = Cost(batch * m * n * (2.0 * k + epilogue.flops), 4.0 * batch * (m * k + k * n + m * n))
+    flops = sum(2.0 * k * math.prod(p.n) + p.epilogue.flops * math.prod(p.n) for p in parts)
+    cost = Cost(batch * m * flops, 4.0 * batch * (m * k + k * n + m * n))
 
     def shader(bases: Sequence[int]) -> Shader:
-        return _shader(spec, epilogue, args, target, bases)
+        return _shader(spec, parts, args, target, bases)
 
     return template("matmul", args, batch * m * n, shader, cost)
 
@@ -129,7 +146,7 @@ class MatrixSide:
 
 
 def _shader(
-    spec: MatmulSpec, epilogue: Epilogue, args: tuple[Memory, ...], target: WgslTarget, bases: Sequence[int]
+    spec: MatmulSpec, parts: Sequence[Part], args: tuple[Memory, ...], target: WgslTarget, bases: Sequence[int]
 ) -> Shader:
     batch, m, n, k = (math.prod(s) for s in (spec.batch, spec.m, spec.n, spec.k))
     kind, zero = register_type(spec.acc_dtype, target), literal(0, spec.acc_dtype, target)
@@ -141,7 +158,7 @@ def _shader(
     left = MatrixSide("a0", "m", "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind, tile.depth)
     right = MatrixSide("a1", "n", "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind, tile.depth)
     emitter = BodyEmitter(target)
-    stored = {s.memory.name for s in epilogue.stores}
+    stored = {s.memory.name for part in parts for s in part.epilogue.stores}
     vectors = [i for i, side in enumerate((left, right)) if side.vector]
     declarations = bind_arguments(emitter, args, stored, bases, vectors) + product.declarations(right)
     group, columns, rows = workgroup_grid(product.groups)
@@ -151,16 +168,29 @@ def _shader(
     product.sums(emitter.line, left, right)
 
     def each() -> None:
-        emitter.bind_value(epilogue.acc, "total")
-        variables: list[Var] = list(epilogue.index)
-        for flat, sizes in (("batch", spec.batch), ("m", spec.m), ("n", spec.n)):
-            for part, size in zip(parts_of(flat, sizes), sizes, strict=True):
-                emitter.bind_index(variables.pop(0), part, size)
-        emitter.body(epilogue.stores)
+        for part in parts:
+            if len(parts) == 1:
+                _finish(emitter, spec.batch, part, "n")
+                return
+            emitter.line(f"if (n >= {part.start} && n < {part.start + math.prod(part.n)}) {{")
+            emitter.line(f"let own = n - {part.start};")
+            with emitter.scope():
+                _finish(emitter, spec.batch, part, "own")
+            emitter.line("}")
 
     product.finish(emitter, each)
     source = module_source(declarations, emitter.lines, target, INVOCATIONS)
     return Shader(source, len(args), (columns, rows))
+
+
+def _finish(emitter: BodyEmitter, batch: Sequence[int], part: Part, column: str) -> None:
+    """The epilogue of one sum, at row `m` and a column of the part."""
+    emitter.bind_value(part.epilogue.acc, "total")
+    variables: list[Var] = list(part.epilogue.index)
+    for flat, sizes in (("batch", batch), ("m", part.m), (column, part.n)):
+        for place, size in zip(parts_of(flat, sizes), sizes, strict=True):
+            emitter.bind_index(variables.pop(0), place, size)
+    emitter.body(part.epilogue.stores)
 
 
 def _split(strides: Sequence[Any], batch: int, first: int) -> tuple[list[int], list[int], list[int]]:

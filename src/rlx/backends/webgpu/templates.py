@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rlx.backends.webgpu.attention import attention_kernel
 from rlx.backends.webgpu.conv import conv_kernel
+from rlx.backends.webgpu.joined import joined_kernels
 from rlx.backends.webgpu.matmul import tiled_matmul
 from rlx.codegen.kernel import TemplateKernel
 from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, JoinedKernels, MatmulKernels, MatmulSpec
@@ -23,7 +24,7 @@ class WebGpuTemplates:
         return None if kernel is None else MatmulKernels(None, 0, kernel)
 
     def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
-        return None
+        return joined_kernels(specs, epilogues, self.target)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
         kernel = conv_kernel(spec, epilogue, self.target)
