@@ -29,6 +29,9 @@ from rlx.passes.pipeline import optimize
 REFUSALS = (UnsupportedKernel, BindingLimit, CustomCallNotCompiled)
 Dispatch = Sequence[tuple[str, str, str]]
 
+#: Mesa's adapter leaves a shader's loops, silently, after so many turns in all.
+_TURNS_IN_SOFTWARE = 65535
+
 
 def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
     """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node.
@@ -57,9 +60,10 @@ def _compile(
     program = lower(graph, WebGpuTemplates(target), fuse=options.optimize, dispatch=dispatch)
     places, persistent_bytes, constants = place_persistent(program)
     shaders: dict[str, int] = {}
+    within: set[int] = set()
     lists = {}
     for name, steps in (("setup", program.setup), ("steps", program.steps)):
-        planner = Planner(target, places, shaders)
+        planner = Planner(target, places, shaders, within)
         lists[name] = planner.plan(steps, debug=options.debug_memory)
     manifest: dict[str, Any] = {
         "name": program.name,
@@ -70,6 +74,7 @@ def _compile(
         "outputs": _types(program.outputs),
         "parameters": _types(program.parameters),
         "persistent_bytes": persistent_bytes,
+        "within": sorted(within),
         "lists": lists,
         "report": _report(program, shaders),
     }
@@ -151,6 +156,7 @@ def _target(device: Device) -> WgslTarget:
         max_binding_bytes=int(features["max-storage-buffer-binding-size"]) // ALIGNMENT * ALIGNMENT,
         max_buffer_bytes=int(features["max-buffer-size"]) // ALIGNMENT * ALIGNMENT,
         workgroup_bytes=int(features["max-compute-workgroup-storage-size"]),
+        max_turns=_TURNS_IN_SOFTWARE if features["adapter"] == "CPU" else 0,
     )
 
 

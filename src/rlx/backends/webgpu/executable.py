@@ -19,6 +19,7 @@ import numpy as np
 
 from rlx.backends.webgpu.gpu import ALIGNMENT
 from rlx.backends.webgpu.memory import WebGpuMemory
+from rlx.backends.webgpu.shader import shader_module
 from rlx.backends.webgpu.timestamps import Timestamps
 from rlx.backends.webgpu.walk import Prepared, Walk
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
@@ -54,6 +55,7 @@ class WebGpuExecutable:
         self._debug = options.debug_memory
         self._lock = threading.Lock()
         self._sources: list[str] = json.loads(bytes(artifact.sections["wgsl"]))
+        self._within = frozenset(manifest["within"])
         self._pipelines: dict[int, tuple[Any, Any]] = {}
         self._layouts: dict[int, Any] = {}
         self._arena = self._new_arena("steps")
@@ -160,7 +162,7 @@ class WebGpuExecutable:
                 ]
                 layout = self._layouts[bindings] = gpu.device.create_bind_group_layout(entries=entries)
             try:
-                module = gpu.device.create_shader_module(code=self._sources[number])
+                module = shader_module(gpu, self._sources[number], within=number in self._within)
                 pipeline = gpu.device.create_compute_pipeline(
                     layout=gpu.device.create_pipeline_layout(bind_group_layouts=[layout]),
                     compute={"module": module, "entry_point": "main"},

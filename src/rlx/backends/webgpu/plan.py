@@ -14,6 +14,7 @@ buffer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,13 +56,24 @@ class _Lifetimes:
         }
 
 
-class Planner:
-    """Plans one step list. shaders: source -> number, shared by the lists of a program."""
+#: A loop kernel's arrays of an invocation's own: masked loads may reach past them.
+_OWN_ARRAY = re.compile(r"\bvar l\d+: array<")
 
-    def __init__(self, target: WgslTarget, persistent: dict[VirtualBuffer, int], shaders: dict[str, int]) -> None:
+
+class Planner:
+    """Plans one step list.
+
+    shaders: source -> number, shared by the lists of a program. within: numbers of those that overrun no array but
+        storage, shared likewise.
+    """
+
+    def __init__(
+        self, target: WgslTarget, persistent: dict[VirtualBuffer, int], shaders: dict[str, int], within: set[int]
+    ) -> None:
         self._target = target
         self._persistent = persistent
         self._shaders = shaders
+        self._within = within
         self._offsets: dict[VirtualBuffer, int] = {}
         self._emitted: dict[tuple[Kernel, tuple[int, ...]], Shader] = {}
         self._scratch: dict[Launch, VirtualBuffer] = {}
@@ -132,6 +144,8 @@ class Planner:
                 )
             shader = split_bindings(shader, cuts)
         number = self._shaders.setdefault(shader.source, len(self._shaders))
+        if not isinstance(kernel, LoopKernel) or not _OWN_ARRAY.search(shader.source):
+            self._within.add(number)
         return [["launch", number, bindings, list(shader.workgroups), kernel.label]]
 
     def _cuts(self, offset: int, nbytes: int) -> list[int]:
