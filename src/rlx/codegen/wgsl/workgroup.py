@@ -13,7 +13,7 @@ from rlx.codegen.wgsl.body import BodyEmitter
 from rlx.codegen.wgsl.nests import Form, Nest
 from rlx.codegen.wgsl.pointwise import apply_pointwise
 from rlx.codegen.wgsl.schedule import Schedule
-from rlx.codegen.wgsl.types import register_type
+from rlx.codegen.wgsl.types import decode, encode, register_type
 
 #: Parts that one invocation combines in each step of the tree, at most.
 _FAN = 16
@@ -124,7 +124,7 @@ class WorkgroupEmitter:
         counts: dict[str, int] = {}
         parts: list[tuple[str, str, str, Var | Memory]] = []
         for kept, op in nest.sums:
-            kind = register_type(kept.dtype, target)
+            kind = "u32" if kept.dtype.kind == "bool" else register_type(kept.dtype, target)
             arrays = self._meeting.setdefault(kind, [])
             number = counts.get(kind, 0)
             counts[kind] = number + 1
@@ -141,31 +141,40 @@ class WorkgroupEmitter:
         )
         few = layout.sharers if layout.sharers <= _FAN else max(_FAN, layout.sharers // _FAN)
         line("workgroupBarrier();")
-        for array, name, _, _ in parts:
-            line(f"{array}[local] = {name};")
+        for array, name, _, kept in parts:
+            line(f"{array}[local] = {_shown(name, kept)};")
         line("workgroupBarrier();")
         if few < layout.sharers:
             line(f"if (sharer < {few}) {{")
             line(f"for (var j = {few}i; j < {layout.sharers}; j = j + {few}i) {{")
             for array, name, op, kept in parts:
-                other = f"{array}[i32(local) + j * {step}]"
+                other = _seen(f"{array}[i32(local) + j * {step}]", kept)
                 line(f"{name} = {apply_pointwise(op, (name, other), (kept.dtype,) * 2, kept.dtype, target)};")
             line("}")
-            for array, name, _, _ in parts:
-                line(f"{array}[local] = {name};")
+            for array, name, _, kept in parts:
+                line(f"{array}[local] = {_shown(name, kept)};")
             line("}")
             line("workgroupBarrier();")
         line("{")
         line(f"let first = {base};")
-        for array, name, _, _ in parts:
-            line(f"{name} = {array}[first];")
+        for array, name, _, kept in parts:
+            line(f"{name} = {_seen(f'{array}[first]', kept)};")
         line(f"for (var j = 1i; j < {few}; j = j + 1i) {{")
         for array, name, op, kept in parts:
-            other = f"{array}[first + j * {step}]"
+            other = _seen(f"{array}[first + j * {step}]", kept)
             line(f"{name} = {apply_pointwise(op, (name, other), (kept.dtype,) * 2, kept.dtype, target)};")
         line("}")
         line("}")
         self.emitter.changed(kept for kept, _ in nest.sums)
+
+
+def _shown(value: str, kept: Var | Memory) -> str:
+    """A part as workgroup memory holds it. Bools are words there: NVIDIA's driver gave false for true ones."""
+    return encode(value, kept.dtype) if kept.dtype.kind == "bool" else value
+
+
+def _seen(value: str, kept: Var | Memory) -> str:
+    return decode(value, kept.dtype) if kept.dtype.kind == "bool" else value
 
 
 def _touches(nest: Nest, memory: Memory) -> bool:
