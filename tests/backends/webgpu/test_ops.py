@@ -6,8 +6,6 @@ samples of an op make one program.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,8 @@ from rlx.ir.dtypes import from_numpy
 from rlx.ir.interpret import interpret
 from rlx.options import Options
 from rlx.runtime import Session
-from rlx.testing.op_samples import assert_close, evaluate_sample, iter_samples, ulp_distance
+from rlx.testing.float_freedom import assert_close_on, sample_for
+from rlx.testing.op_samples import iter_samples
 
 #: Ops that WebGPU does not compile, and why.
 NOT_COMPILED = {
@@ -30,10 +29,6 @@ NOT_COMPILED = {
 NO_CODE = frozenset(("f64", "c64", "c128"))
 QUICK = frozenset(("f32", "i32", "u32", "bool", "i64"))
 QUICK_SAMPLES = 12
-TINY = float(np.finfo(np.float32).tiny)
-#: GPUs may divide and take roots to within 2.5 ulp, fuse a product into a sum, and lose what comes near a denormal;
-#: software adapters do not.
-ROUNDED_LOOSELY = frozenset(("div", "sqrt", "rsqrt", "cbrt", "hard_sigmoid"))
 NAMES = [n for n, op in all_ops().items() if op.samples and n not in NOT_COMPILED]
 
 
@@ -41,30 +36,9 @@ def _dtypes(sample, expected) -> set[str]:
     return {from_numpy(x.dtype).name for x in (*sample.arrays, *expected)}
 
 
-def _without_denormals(arrays, below=TINY):
-    """WGSL lets a device take denormals for zeros, of operands and of results."""
-    return tuple(
-        np.where(np.abs(x) < below, np.copysign(np.float32(0), x), x).astype(np.float32) if x.dtype == np.float32 else x
-        for x in arrays
-    )
-
-
-def _samples(name):
+def _samples(name, device):
     for _, sample, expected in iter_samples(name):
-        if any(x.dtype == np.float32 and (np.abs(x) < TINY).any() for x in sample.arrays):
-            sample = replace(sample, arrays=_without_denormals(sample.arrays))
-            expected = evaluate_sample(name, sample)
-        yield sample, expected
-
-
-def _assert_close(name, sample, got, expected, device):
-    hardware = device.properties.features["adapter"] != "CPU"
-    below = 128 * TINY if hardware else TINY  # a GPU may lose a denormal on the way to a number near it
-    got, expected = _without_denormals(got, below), _without_denormals(expected, below)
-    if name in ROUNDED_LOOSELY and hardware:
-        assert all((ulp_distance(g, e) <= 8).all() for g, e in zip(got, expected, strict=True) if g.dtype == np.float32)
-        got = [e if g.dtype == np.float32 else g for g, e in zip(got, expected, strict=True)]
-    assert_close(name, sample, got, expected)
+        yield sample_for(device, name, sample, expected)
 
 
 def _check(name, samples, options, device):
@@ -79,12 +53,12 @@ def _check(name, samples, options, device):
         got = program.run(inputs)
     for case, (sample, expected) in enumerate(samples):
         results = [got[f"c{case}.y{i}"] for i in range(len(expected))]
-        _assert_close(name, sample, results, expected, device)
+        assert_close_on(device, name, sample, tuple(results), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_op_matches_its_record(name, webgpu):
-    samples = [(s, e) for s, e in _samples(name) if _dtypes(s, e) <= QUICK]
+    samples = [(s, e) for s, e in _samples(name, webgpu) if _dtypes(s, e) <= QUICK]
     step = -(-len(samples) // QUICK_SAMPLES)
     assert samples
     _check(name, samples[::step], Options(cache=False), webgpu)
@@ -94,14 +68,16 @@ def test_compiled_op_matches_its_record(name, webgpu):
 @pytest.mark.parametrize("optimize", [True, False], ids=["optimised", "unoptimised"])
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_op_matches_its_record_in_every_dtype(name, optimize, webgpu):
-    samples = [(s, e) for s, e in _samples(name) if not _dtypes(s, e) & NO_CODE]
+    samples = [(s, e) for s, e in _samples(name, webgpu) if not _dtypes(s, e) & NO_CODE]
     _check(name, samples, Options(cache=False, optimize=optimize), webgpu)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_ops_of_64_bit_integers_match_their_records_without_the_adapters(name, narrow):
-    samples = [(s, e) for s, e in _samples(name) if _dtypes(s, e) & {"i64", "u64"} and not _dtypes(s, e) & NO_CODE]
+    samples = [
+        (s, e) for s, e in _samples(name, narrow) if _dtypes(s, e) & {"i64", "u64"} and not _dtypes(s, e) & NO_CODE
+    ]
     if samples:
         _check(name, samples, Options(cache=False), narrow)
 

@@ -63,6 +63,7 @@ class WebGpuBackend:
             "api": info["backend_type"],
             "adapter": info["adapter_type"],
             "driver": info["description"],
+            "exact-floats": info["adapter_type"] == "CPU",  # see `rlx.testing.float_freedom`
         }
         features |= dict.fromkeys(opened.features, True)
         features |= dict(opened.limits)

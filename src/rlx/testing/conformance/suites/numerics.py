@@ -1,4 +1,5 @@
-"""Numerics: every op on every dtype gives what its record says, within the record's tolerance.
+"""Numerics: every op on every dtype gives what its record says, within the record's tolerance, and, on devices that say
+so, within the freedom of `rlx.testing.float_freedom`.
 
 A case is an op and a kind: the dtype of its first operand and, behind it, those of `_RARE` that its other operands and
 results have, as in `numerics/convert[i32,f64]`: a device without f64 leaves out `numerics/*[*f64*]`, and nothing else.
@@ -19,7 +20,8 @@ from rlx.ir import GraphBuilder, all_ops, type_of
 from rlx.ir.op import Sample
 from rlx.testing.conformance.case import Case, Subject
 from rlx.testing.conformance.expect import expect
-from rlx.testing.op_samples import Arrays, assert_close, iter_samples, sample_node
+from rlx.testing.float_freedom import assert_close_on, sample_for
+from rlx.testing.op_samples import Arrays, iter_samples, sample_node
 
 #: Samples of one op and dtype that are run by default.
 FEW = 3
@@ -78,6 +80,7 @@ def _body(op: str, kind: str, full: bool) -> Callable[[Subject], None]:
 
 def _check(subject: Subject, op: str, samples: Samples) -> None:
     """All samples in one program, its outputs poisoned before."""
+    samples = [(id, *sample_for(subject.device, op, sample, expected)) for id, sample, expected in samples]
     b = GraphBuilder(op)
     feeds: list[np.ndarray] = []
     outputs = {}
@@ -98,6 +101,6 @@ def _check(subject: Subject, op: str, samples: Samples) -> None:
     for case, (id, sample, expected) in enumerate(samples):
         got = [sinks[f"c{case}.y{i}"].to(HOST).numpy() for i in range(len(expected))]
         try:
-            assert_close(op, sample, got, expected)
+            assert_close_on(subject.device, op, sample, tuple(got), expected)
         except AssertionError as error:
             raise AssertionError(f"sample {id}: {error}") from None
