@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from rlx.testing.conformance import (
 )
 from rlx.testing.conformance.case import Subject
 from rlx.testing.conformance.lost_device import lose
-from rlx.testing.conformance.script import check, simulate
+from rlx.testing.conformance.script import MODES, check, simulate
 from rlx.testing.conformance.suites.queue_graphs import random_script
 
 REFERENCE = Device("reference")
@@ -190,13 +190,28 @@ def test_a_device_that_comes_back_is_seen(opaque: Device, monkeypatch: pytest.Mo
 # -- random queue graphs ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 30), mode=st.sampled_from(["direct", "rebound"]))
-def test_random_queue_graphs_end_as_numpy_says(seed: int, length: int, mode: str) -> None:
-    subject = Subject(Programs(REFERENCE), "hypothesis", mode)
+@pytest.fixture(scope="module")
+def programs_of(plugin_path: list[str]) -> Iterator[dict[str, Programs]]:
+    """Device -> its programs, compiled once for all examples."""
+    made = {name: Programs(Device(name)) for name in ("reference", "cpu", "opaque")}
+    yield made
+    for programs in made.values():
+        programs.close()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    device=st.sampled_from(["reference", "cpu", "opaque"]),
+    mode=st.sampled_from(MODES),
+    seed=st.integers(0, 2**32 - 1),
+    length=st.integers(1, 30),
+)
+def test_random_queue_graphs_end_as_numpy_says(
+    programs_of: dict[str, Programs], device: str, mode: str, seed: int, length: int
+) -> None:
+    subject = Subject(programs_of[device], "hypothesis", mode)
     with subject.ends:
         check(subject, random_script(np.random.default_rng(seed), length))
-    subject.programs.close()
 
 
 def test_random_queue_graphs_use_every_kind_of_command_and_cross_lanes() -> None:

@@ -119,7 +119,7 @@ def perform(subject: Subject, script: Script) -> Contents:
 
 def trace(subject: Subject, script: Script) -> tuple[Contents, dict[int, LaunchTrace]]:
     """As `perform`, with what each lane's stream did; of two replays, the second's."""
-    player = _Player(subject, script)
+    player = Player(subject, script)
     buffers = player.play()
     if subject.mode == "rebound":
         first, buffers = buffers, player.play()
@@ -135,7 +135,17 @@ def check(subject: Subject, script: Script) -> None:
         expect_bits(got[name], expected, f"buffer {name!r}")
 
 
-class _Player:
+def _drain(stream: CommandStream) -> None:
+    """Wait for the stream, but not for ever."""
+    stream.record(Event("the end of the script")).wait(SOON)
+
+
+class Player:
+    """A script on a device, in the subject's mode. programs: key -> what runs; may be changed before `play`.
+
+    streams, traces: by lane.
+    """
+
     def __init__(self, subject: Subject, script: Script) -> None:
         self.subject, self.script = subject, script
         self.streams = {lane: subject.stream(f"lane {lane}") for lane in script.lanes}
@@ -145,8 +155,8 @@ class _Player:
         self.recordings = {} if subject.mode == "direct" else self._record()
         self.traces: dict[int, LaunchTrace] = {}
 
-    def play(self) -> dict[str, Buffer]:
-        """Fresh buffers, and the script carried out on them."""
+    def play(self, *, drain: Callable[[CommandStream], None] = _drain) -> dict[str, Buffer]:
+        """Fresh buffers, and the script carried out on them. drain: waits for a stream."""
         buffers = {name: self.subject.buffer(content) for name, content in self.script.contents.items()}
         bases = {name: self.plays * top for name, top in self.script.semaphores.items()}
         self.plays += 1
@@ -165,7 +175,7 @@ class _Player:
                         semaphores={name: (self.semaphores[name], bases[name]) for name in recording.semaphores},
                     )
             for stream in self.streams.values():
-                _drain(stream)
+                drain(stream)
         finally:
             for each in followed:
                 each.__exit__(None, None, None)
@@ -216,8 +226,3 @@ class _Player:
 
 def _types(types: dict[str, TensorType]) -> list[TensorType]:
     return list(types.values())
-
-
-def _drain(stream: CommandStream) -> None:
-    """Wait for the stream, but not for ever."""
-    stream.record(Event("the end of the script")).wait(SOON)

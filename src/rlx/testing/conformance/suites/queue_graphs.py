@@ -7,16 +7,21 @@ it must come there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 
-from rlx.driver import Device, Operand
-from rlx.driver.command import Command, Signal, Wait, reads_of, writes_of
+from rlx.driver import Buffer, CommandStream, Device, Event, Executable, Operand
+from rlx.driver.command import Command, Run, Signal, Wait, reads_of, writes_of
+from rlx.errors import DeviceError
 from rlx.ir import TensorType
 from rlx.ir.dtypes import f32
+from rlx.testing.conformance.blocking import SOON
 from rlx.testing.conformance.case import Programs, Subject, Suite
-from rlx.testing.conformance.expect import expect_bits
+from rlx.testing.conformance.expect import expect, expect_bits, expect_equal
 from rlx.testing.conformance.graphs import add, affine, swap
-from rlx.testing.conformance.script import MODES, Script, perform, simulate
+from rlx.testing.conformance.script import MODES, Player, Script, perform, simulate
 
 SUITE = Suite("queue_graphs")
 LANES, SLOTS = 3, 5
@@ -96,6 +101,63 @@ def _conflict(one: Command, two: Command) -> bool:
         for a in writes_of(first)
         for b in (*writes_of(second), *reads_of(second))
     )
+
+
+class _Culprit:
+    """A program that fails."""
+
+    def __init__(self, executable: Executable) -> None:
+        self.inputs, self.outputs = executable.inputs, executable.outputs
+
+    def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        raise ZeroDivisionError("on purpose")
+
+
+def _spoil(script: Script, rng: np.random.Generator) -> tuple[int, dict[int, int]]:
+    """Let one run of the script fail: (its lane, lane -> how many of its commands are begun, where it is sure to fail).
+
+    A lane is sure to fail behind the culprit, and behind each wait for a signal that does not come because of it.
+    """
+    runs = [at for at, (_, command) in enumerate(script.steps) if isinstance(command, Run)]
+    at = int(rng.choice(runs))
+    lane, command = script.steps[at]
+    assert isinstance(command, Run)
+    script.graphs["culprit"] = script.graphs[command.key]
+    script.steps[at] = lane, Run("culprit", command.inputs, command.outputs)
+    issued, begun, missing = [0] * LANES, dict[int, int](), dict[str, int]()
+    for step, (lane_of, command) in enumerate(script.steps):
+        issued[lane_of] += 1
+        if lane_of in begun:
+            if isinstance(command, Signal):
+                missing.setdefault(command.semaphore, command.value)
+        elif step == at or (isinstance(command, Wait) and command.value >= missing.get(command.semaphore, 2**64)):
+            begun[lane_of] = issued[lane_of]
+    return lane, begun
+
+
+def _drained(told: dict[str, str], stream: CommandStream) -> None:
+    try:
+        stream.record(Event("the end of the script")).wait(SOON)
+    except DeviceError as error:
+        told[stream.name] = str(error)
+
+
+@SUITE.in_modes(("direct", "recorded", "loaded"))
+def a_failure_reaches_all_that_is_behind_it_on_every_lane(subject: Subject) -> None:
+    for _ in range(4):
+        script = random_script(subject.rng, 25)
+        lane, begun = _spoil(script, subject.rng)
+        player = Player(subject, script)
+        player.programs["culprit"] = _Culprit(player.programs["culprit"])  # type: ignore[assignment]
+        told: dict[str, str] = {}
+        player.play(drain=partial(_drained, told))
+        for each, count in begun.items():
+            outcomes = [entry.outcome for entry in player.traces[each].entries]
+            expect_equal(outcomes[count:], ["skipped"] * len(outcomes[count:]), f"what became of lane {each} behind it")
+            expect(f"lane {each}" in told, f"lane {each} waited for what had failed, and did not fail")
+        expect_equal(player.traces[lane].entries[begun[lane] - 1].what, "culprit", "the last that the lane began")
+        for name, error in told.items():
+            expect("ZeroDivisionError: on purpose" in error, f"{name} failed for another reason: {error}")
 
 
 @SUITE.in_modes(MODES)
