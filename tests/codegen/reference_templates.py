@@ -10,7 +10,16 @@ import numpy as np
 from kernel_interpreter import Machine, apply
 
 from rlx.codegen.kernel import Memory, TemplateKernel
-from rlx.codegen.lower import AttentionSpec, ConvKernels, ConvSpec, Epilogue, JoinedKernels, MatmulKernels, MatmulSpec, Scores
+from rlx.codegen.lower import (
+    AttentionSpec,
+    ConvKernels,
+    ConvSpec,
+    Epilogue,
+    JoinedKernels,
+    MatmulKernels,
+    MatmulSpec,
+    Scores,
+)
 
 Arrays = Mapping[str, tuple[np.ndarray, int]]
 
@@ -20,6 +29,7 @@ class ReferenceTemplates:
 
     def __init__(self) -> None:
         self.matmuls: list[tuple[MatmulSpec, Epilogue]] = []
+        self.pairs = 0
         self.convs: list[tuple[ConvSpec, Epilogue]] = []
         self.attentions: list[tuple[AttentionSpec, Epilogue]] = []
 
@@ -51,6 +61,8 @@ class ReferenceTemplates:
 
     def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels:
         """The parts one after the other; each part's dense copy lies in its place of the packed buffer."""
+        if len(epilogues) < len(specs):
+            return self._paired(specs, epilogues[0])
         parts = [self.matmul(spec, epilogue) for spec, epilogue in zip(specs, epilogues, strict=True)]
         offsets = tuple(itertools.accumulate((part.packed_nbytes for part in parts), initial=0))
 
@@ -64,6 +76,28 @@ class ReferenceTemplates:
         args = (specs[0].a, packed, *epilogues[0].args)
         kernel = TemplateKernel("matmul", args, 1, "reference", compute)
         return JoinedKernels(tuple(p.pack for p in parts if p.pack), offsets[:-1], offsets[-1], kernel)
+
+    def _paired(self, specs: Sequence[MatmulSpec], epilogue: Epilogue) -> JoinedKernels:
+        """Both sums, then the one epilogue."""
+        self.pairs += 1
+        (first_pack, size, _), (second_pack, _, _) = (
+            _packing(Memory("in_b", s.b_dtype, s.b.strides), (*s.k, *s.n)) for s in specs
+        )
+
+        def compute(arrays: Arrays) -> None:
+            elements, first = arrays["packed"]
+            sums = []
+            for i, spec in enumerate(specs):
+                m, n, k = math.prod(spec.m), math.prod(spec.n), math.prod(spec.k)
+                start = first + i * size // elements.itemsize
+                b = elements[start : start + k * n].reshape(k, n).astype(_wide(elements.dtype))
+                a = _gathered(arrays, specs[0].a, (*specs[0].m, *specs[0].k)).reshape(m, k)
+                sums.append((a.astype(b.dtype) @ b).astype(spec.acc_dtype.numpy).reshape((*specs[0].m, *specs[0].n)))
+            _run_epilogue(arrays, epilogue, *sums)
+
+        args = (specs[0].a, Memory("packed", specs[0].b_dtype, (1,)), *epilogue.args)
+        kernel = TemplateKernel("matmul", args, 1, "reference", compute)
+        return JoinedKernels((first_pack, second_pack), (0, size), 2 * size, kernel)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
         from rlx.ir.op import RunRegion, get
@@ -169,7 +203,7 @@ def _scores(arrays: Arrays, scores: Scores, product: np.ndarray) -> np.ndarray:
     return result
 
 
-def _run_epilogue(arrays: Arrays, epilogue: Epilogue, acc: np.ndarray) -> None:
+def _run_epilogue(arrays: Arrays, epilogue: Epilogue, acc: np.ndarray, second: np.ndarray | None = None) -> None:
     """Every output element's stores; the last dimension's elements at once, as a template's vectors would be."""
     assert len(epilogue.index) == acc.ndim
     for memory in epilogue.args:
@@ -183,4 +217,6 @@ def _run_epilogue(arrays: Arrays, epilogue: Epilogue, acc: np.ndarray) -> None:
             machine.env[last.name] = np.arange(acc.shape[-1], dtype=np.int64)
             machine.lanes = last.name
         machine.env[epilogue.acc.name] = acc[place]
+        if epilogue.second is not None and second is not None:
+            machine.env[epilogue.second.name] = second[place]
         machine.run(epilogue.stores)

@@ -80,6 +80,21 @@ def test_attention_moves_no_bytes_but_through_its_projections_and_one_kernel() -
     check(graph, program, random(2, 8, 32), tolerance=1e-5)
 
 
+def test_a_gated_layer_s_two_projections_are_one_kernel_with_one_result() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((2, 8, 32), f32))
+    gate, up = (
+        b.emit("dot_general", x, b.parameter(n, random(32, 24)), lhs_contract=(2,), rhs_contract=(0,)) for n in "gu"
+    )
+    biased = b.binary("add", up, b.parameter("bias", random(24)))
+    gated = b.emit("mul", b.emit("mul", gate, b.emit("logistic", gate)), biased)
+    graph = b.build([b.emit("transpose", gated, permutation=(1, 0, 2))])
+    program, templates = lowered(graph)
+    assert labels(program.steps) == ["matmul"]
+    assert templates.pairs == 1
+    check(graph, program, random(2, 8, 32), tolerance=1e-5)
+
+
 def test_neighbouring_dimensions_reach_a_template_as_one_wherever_all_its_views_allow() -> None:
     b = GraphBuilder()
     x, w = b.input("x", TensorType((3, 5, 2, 8), f32)), b.parameter("w", random(2, 8, 4, 6))

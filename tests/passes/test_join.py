@@ -45,16 +45,37 @@ def test_products_of_one_value_by_weights_become_one_and_keep_what_follows_them(
     assert joined.parts[0].sources == ("dot_general", "exp")
 
 
-def test_a_product_that_needs_another_s_result_stays_apart_and_the_rest_joins() -> None:
+def test_two_products_that_meet_element_by_element_are_a_pair_with_one_result() -> None:
     b = GraphBuilder()
     x = b.input("x", X)
     gate, up, other = (product(b, x, weight(b, name, 6, 8)) for name in ("gate", "up", "other"))
-    graph = b.build([b.emit("mul", b.emit("logistic", gate), up), other])
-    found = groups(graph)
-    assert [group.kind for group in found] == ["contraction", "joined"]
-    assert found[0].outputs == (up,)
-    assert found[1].nodes[0].output is gate
-    assert other in found[1].outputs
+    graph = b.build([b.emit("mul", b.emit("logistic", gate), b.emit("neg", up)), other])
+    found = {group.kind: group for group in groups(graph)}
+    assert sorted(found) == ["contraction", "paired"]
+    pair = found["paired"]
+    assert pair.outputs == graph.outputs[:1]
+    assert [part.nodes[0].output for part in pair.parts] == [gate, up]
+
+
+def test_a_sum_that_others_read_or_that_is_read_elsewhere_makes_no_pair() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((8, 8), f32))
+    gate, up = (product(b, x, weight(b, name, 8, 8)) for name in ("gate", "up"))
+    graph = b.build([b.emit("mul", gate, up), up])
+    assert "paired" not in kinds(graph)
+
+    b = GraphBuilder()
+    x = b.input("x", TensorType((8, 8), f32))
+    gate, up = (product(b, x, weight(b, name, 8, 8)) for name in ("gate", "up"))
+    turned = b.emit("transpose", up, permutation=(1, 0))
+    assert "paired" not in kinds(b.build([b.emit("mul", gate, turned)]))
+
+    b = GraphBuilder()
+    x = b.input("x", TensorType((8, 8), f32))
+    gate, up = (product(b, x, weight(b, name, 8, 8)) for name in ("gate", "up"))
+    split = [b.emit("reshape", v, shape=(2, 4, 8)) for v in (gate, up)]
+    moved = b.emit("transpose", split[0], permutation=(1, 0, 2))
+    assert "paired" not in kinds(b.build([b.emit("add", moved, b.emit("reshape", split[1], shape=(4, 2, 8)))]))
 
 
 def test_a_chain_through_other_kernels_keeps_products_apart() -> None:

@@ -45,13 +45,13 @@ _KINDS = {
 class Group:
     """Nodes that become one kernel (a few for concatenations and copies), and the values they give memory to.
 
-    kind: which lowering rule it takes: elementwise, rows, contraction, convolution, joined, concatenate, update,
-        window, cumulative, sort, scatter, cond, while_loop, or an op's own name.
+    kind: which lowering rule it takes: elementwise, rows, contraction, convolution, joined, paired, concatenate,
+        update, window, cumulative, sort, scatter, cond, while_loop, or an op's own name.
     nodes: members in graph order; for contractions and convolutions the product comes first.
     inlined: nodes outside that its kernel computes as it reads them, in graph order.
     space, reduced: for rows: the shape that reductions run over, and the dimensions they remove, ascending.
     full: for rows: members with one element a place of the space, not one a row.
-    parts: for joined: the contractions that share their left operand.
+    parts: for joined and paired: the contractions that share their left operand; of a pair the one that ends it first.
     """
 
     kind: str

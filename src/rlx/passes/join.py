@@ -5,7 +5,9 @@ As one kernel they read the activations once, start once, and give threads more 
 it and the value it ends in, so a joined product computes what its parts would, bit for bit.
 
 Parts have one left operand, contracted alike and without batch dimensions, and right operands of one dtype that are
-known when weights are bound. No part needs another's result, on whatever path.
+known when weights are bound. No part needs another's result, on whatever path; but for pairs: a product whose result
+nothing reads but what follows another one, element by element (up, in gate * up), never gets memory. Both sums are at
+hand when that is computed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rlx.ir.graph import Graph, Node, Value
-from rlx.passes.group import Group
+from rlx.passes.group import Group, is_pointwise
 
 #: Parts of one joined product at most: each adds its epilogue's code to the kernel.
 MOST_PARTS = 8
@@ -37,10 +39,14 @@ def join_products(
     reach = _Reach(graph, groups)
     joined: dict[Group, Group | None] = {}
     for parts in candidates:
-        for kept in _independent(reach, parts):
+        for outer, inner in _pairs(graph, reach, parts):
+            joined[inner] = None
+            joined[outer] = _joined("paired", (outer, inner), outer.outputs, reach.position)
+        for kept in _independent(reach, [part for part in parts if part not in joined]):
             if len(kept) > 1:
                 joined.update(dict.fromkeys(kept))
-                joined[kept[0]] = _joined(kept, reach.position)
+                outputs = tuple(v for part in kept for v in part.outputs)
+                joined[kept[0]] = _joined("joined", kept, outputs, reach.position)
     replaced = (joined.get(group, group) for group in groups)
     return [group for group in replaced if group is not None]
 
@@ -56,10 +62,30 @@ def _key(group: Group, static: frozenset[Value]) -> tuple[object, ...] | None:
     return x, product.attrs["lhs_contract"], y.type.dtype, product.output.type.dtype
 
 
-def _joined(parts: Sequence[Group], position: Mapping[Node, int]) -> Group:
-    rest = sorted((n for part in parts for n in part.nodes if n is not parts[0].nodes[0]), key=position.__getitem__)
-    outputs = tuple(v for part in parts for v in part.outputs)
-    return Group("joined", (parts[0].nodes[0], *rest), outputs, parts=tuple(parts))
+def _joined(kind: str, parts: Sequence[Group], outputs: tuple[Value, ...], position: Mapping[Node, int]) -> Group:
+    first = parts[0].nodes[0]
+    rest = sorted((n for part in parts for n in part.nodes if n is not first), key=position.__getitem__)
+    return Group(kind, (first, *rest), outputs, parts=tuple(parts))
+
+
+def _pairs(graph: Graph, reach: _Reach, parts: Sequence[Group]) -> list[tuple[Group, Group]]:
+    """(outer, inner) parts of which the outer alone reads what the inner gives, at the place of its own sum."""
+    found: list[tuple[Group, Group]] = []
+    taken: set[Group] = set()
+    for inner in parts:
+        (value,) = inner.outputs
+        readers = graph.users.get(value, ())
+        outer = reach.group_of.get(readers[0]) if readers else None
+        if outer is None or outer is inner or outer not in parts or outer in taken or inner in taken:
+            continue
+        if value in graph.outputs or any(reach.group_of.get(reader) is not outer for reader in readers):
+            continue
+        last = max(reach.position[reader] for reader in readers)
+        before = [n for n in outer.nodes[1:] if reach.position[n] <= last]
+        if all(is_pointwise(n) for n in (*before, *inner.nodes[1:])):
+            found.append((outer, inner))
+            taken |= {outer, inner}
+    return found
 
 
 def _independent(reach: _Reach, parts: Sequence[Group]) -> list[list[Group]]:

@@ -33,7 +33,7 @@ def part(m: tuple[int, ...], n: int, k: int, number: int, *, transposed: bool) -
         ([(16,), (16,), (16,)], [48, 48, 48], 33),
         ([(5,), (5,)], [7, 100], 40),
         ([(40,), (2, 20), (8, 5), (40,)], [33, 64, 5, 31], 17),
-        ([(1,), (1,)], [64, 16], 9),
+        ([(6,), (6,)], [64, 16], 9),
     ],
 )
 def test_parts_get_the_bits_they_would_get_alone(runner, rows, widths, k: int, split: int) -> None:
@@ -90,3 +90,42 @@ def test_products_that_are_streams_of_dots_are_left_to_themselves(runner) -> Non
     args = tuple(memory for _, epilogue in parts for memory in epilogue.args)
     specs, epilogues = [s for s, _ in parts], [replace(e, args=args) for _, e in parts]
     assert CpuTemplates(runner.target).joined(specs, epilogues) is None
+
+
+@pytest.mark.parametrize(("rows", "n", "k"), [(16, 96, 40), (5, 33, 17), (50, 100, 9), (600, 320, 24)])
+def test_a_pair_is_two_products_and_one_epilogue_bit_for_bit(runner, rows: int, n: int, k: int) -> None:
+    rng = np.random.default_rng([rows, n])
+    (gate, epilogue), (up, _) = (part((rows,), n, k, i, transposed=i == 1) for i in range(2))
+    second = Var("second", f32)
+    out, bias = epilogue.args
+    plain = Load(bias, epilogue.index[-1:])
+    value = Apply("mul", (Apply("add", (epilogue.acc, plain), f32), second), f32)
+    ended = Epilogue(epilogue.acc, epilogue.index, (Store(out, epilogue.index, value),), epilogue.args, 2.0, second)
+    templates = CpuTemplates(runner.target)
+    pair = templates.joined([gate, up], [ended])
+    assert pair is not None
+    a, b, c = (rng.standard_normal(s).astype(np.float32) for s in ((rows, k), (k, n), (k, n)))
+    lying, shift = np.ascontiguousarray(c.T), rng.standard_normal(n).astype(np.float32)
+    for array in (a, b, lying, shift):
+        array.flags.writeable = False
+    packed = np.full(pair.packed_nbytes, 0xFB, np.uint8)
+    for pack, source, offset in zip(pair.packs, (b, lying), pair.offsets, strict=True):
+        place = packed[offset:].copy()
+        runner.compile(pack)([source, place])
+        packed[offset:] = place
+    packed.flags.writeable = False
+    got = np.full(rows * n, 77, np.float32)
+    grid = pair.compute.grid
+    runner.compile(pair.compute)([a, packed, got, shift], [(0, grid // 2), (grid // 2, grid)])
+
+    sums = []
+    for spec, source in ((gate, b), (up, lying)):
+        plain_end = Epilogue(epilogue.acc, epilogue.index, (Store(out, epilogue.index, epilogue.acc),), (out,))
+        alone = templates.matmul(spec, plain_end)
+        assert alone is not None and alone.pack is not None
+        operand, result = np.full(alone.packed_nbytes, 0xFB, np.uint8), np.full(rows * n, 77, np.float32)
+        runner.compile(alone.pack)([source, operand])
+        operand.flags.writeable = False
+        runner.compile(alone.compute)([a, operand, result])
+        sums.append(result.reshape(rows, n))
+    np.testing.assert_array_equal(got.reshape(rows, n), (sums[0] + shift) * sums[1])

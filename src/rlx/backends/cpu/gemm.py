@@ -35,6 +35,7 @@ class ProductKernel:
     factors: what the operands' words hold, where a word is more than one element; depth and strides then count words,
         which are as wide as a sum.
     in_matrix_registers: whether tiles are computed by `gemm_amx`, not in lanes.
+    products: of one a at once: 1, or 2 for a pair, whose panels take turns in b and whose sums lie one tile apart.
     """
 
     target: Target
@@ -50,6 +51,7 @@ class ProductKernel:
     writer: Writer
     factors: DType | None = None
     in_matrix_registers: bool = False
+    products: int = 1
 
     @property
     def grid(self) -> int:
@@ -61,8 +63,12 @@ class ProductKernel:
 
     @property
     def _sums_bytes(self) -> int:
-        """The tile of sums, and a vector behind it that the epilogue may read."""
-        return _aligned(self.tile.rows * self.tile.columns * self.dtype.itemsize) + 64
+        """The tile of sums, of each product, and a vector behind it that the epilogue may read."""
+        return self.products * self._tile_bytes + 64
+
+    @property
+    def _tile_bytes(self) -> int:
+        return _aligned(self.tile.rows * self.tile.columns * self.dtype.itemsize)
 
     def emit(self, e: FunctionEmitter) -> None:
         tile, b = self.tile, e.builder
@@ -85,9 +91,14 @@ class ProductKernel:
             always = I1(1)
             a_fresh, b_fresh = (always, fresh) if self.blocks.panels_first else (fresh, always)
             a_at = self.a.block(e, rows_at, matrix, row, count, a_fresh)
-            b_at = self.b.panel(e, panel_at, matrix, panel, column, b_fresh)
+            first = e.integer_mul(panel, I64(self.products))
+            b_at = self.b.panel(e, panel_at, matrix, first, column, b_fresh)
             with e.loop(I64(0), count, tile.rows) as at:
                 height = self._tile(e, a_at, b_at, sums, at, count)
+                for product in range(1, self.products):
+                    beside = b.gep(sums, [I64(product * self._tile_bytes)], source_etype=I8)
+                    b_beside = b.gep(b_at, [I64(product * self._panel_bytes)], source_etype=I8)
+                    self._tile(e, a_at, b_beside, beside, at, count)
                 self.writer.write(e, sums, matrix, e.integer_add(row, at), height, column)
         if self.in_matrix_registers:
             release(e)
@@ -102,6 +113,10 @@ class ProductKernel:
         if self.in_matrix_registers or tiles == 1 or not isinstance(self.b, PanelsPacked) or self.blocks.panels_first:
             return 0
         return -(-self.tile.columns * self.dtype.itemsize // tiles)
+
+    @property
+    def _panel_bytes(self) -> int:
+        return self.depth * self.tile.columns * self.dtype.itemsize
 
     def _count(self, e: FunctionEmitter, row: ir.Value, blocks: int) -> ir.Value:
         """Rows of the block that begins at `row`."""
@@ -128,9 +143,9 @@ class ProductKernel:
             code = TileCode(self.dtype, height, self.tile.vectors, row, self.a.k, self.b.k, 0, self.factors, near)
             operands = [start, b, I64(self.depth), sums]
             if near:
-                # The next panel lies behind this one; each tile of rows brings its share of it.
+                # The next panel lies behind this one (a pair's, behind both); each tile of rows brings its share of it.
                 share = e.integer_mul(e.builder.udiv(at, I64(most)), I64(near * self.depth))
-                share = e.integer_add(share, I64(self.depth * self.tile.columns * self.dtype.itemsize))
+                share = e.integer_add(share, I64(self.products * self._panel_bytes))
                 operands.append(e.builder.gep(b, [share], source_etype=I8))
             e.builder.call(tile_function(e.module, self.target, code), operands)
 

@@ -47,6 +47,7 @@ class TileWriter:
 
     place: the values of the epilogue's leading indices at a matrix and a row. columns: sizes of the trailing indices.
     dtype: of the sums. width: columns of a tile, whole vectors. pitch: sums from row to row; `width` where it is 0.
+    second: sums from a tile's to those of the second product at the same place, for a pair's epilogue.
     ahead: rows from a tile to the next one below it, whose memory is brought near while this tile is written; 0: none.
     """
 
@@ -57,6 +58,7 @@ class TileWriter:
     width: int
     pitch: int = 0
     ahead: int = 0
+    second: int = 0
 
     @property
     def total(self) -> int:
@@ -165,6 +167,9 @@ class TileWriter:
         index = self.epilogue.index
         env: dict[Var, Value] = dict(zip(index, self._indices(leading, trailing), strict=True))
         env[self.epilogue.acc] = e.load_lanes(pointer, self.dtype, lanes)
+        if self.epilogue.second is not None:
+            beside = e.element_pointer(pointer, self.dtype, I64(self.second))
+            env[self.epilogue.second] = e.load_lanes(beside, self.dtype, lanes)
         for store in self.epilogue.stores:
             e.store(store, env, lanes=lanes, along=index[-1 - self._single] if lanes > 1 else None, mask=mask)
 

@@ -2,13 +2,16 @@
 
 Each part's panels are packed into the part's place of one buffer, and each has its own epilogue. No panel crosses from
 one part to the next. Sums are those of a product by itself, bit for bit: their order depends on k alone.
+
+Of a pair (two products, one epilogue) the panels take turns, so that the sums of both for the same columns are made one
+after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
 
@@ -92,14 +95,19 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
     packed = [PanelsPacked(view, dtype, tile.columns, together) for view in constant]
     starts = tuple(accumulate((p.panels * tile.columns for p in packed), initial=0))
     offsets = tuple(accumulate((p.packed_bytes for p in packed), initial=0))
+    paired = len(epilogues) < len(specs)
+    if paired:
+        starts = (0, starts[1])
+        offsets = (0, packed[0].depth * tile.columns * dtype.itemsize, offsets[-1])
     whole = MatrixView("packed_b", dtype, Dims((), ()), Dims((depth,), (1,)), Dims((starts[-1],), (1,)))
+    second = -(-tile.rows * tile.columns * dtype.itemsize // 64) * 64 // dtype.itemsize
     left = rows_operand(target, first.a, a, False, dtype, tile, starts[-1], together)
     blocks = choose_blocks(target, dtype, tile, 1, rows, starts[-1], depth, panels_first=False)
     a_rows = left.read(blocks, rows)
     ahead = rows_ahead(target, tile, rows, starts[-1])
     writers = tuple(
-        TileWriter(epilogue, _place(spec), spec.n, dtype, tile.columns, ahead=ahead)
-        for spec, epilogue in zip(specs, epilogues, strict=True)
+        TileWriter(epilogue, _place(spec), spec.n, dtype, tile.columns, ahead=ahead, second=second)
+        for spec, epilogue in zip(specs, epilogues, strict=not paired)
     )
     kernel = ProductKernel(
         target,
@@ -115,21 +123,23 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
         JoinedWriter(starts, writers),
         first.a_dtype if together > 1 else None,
         in_registers,
+        2 if paired else 1,
     )
-    ends = " ".join(f"{s.m}x{s.n} {epilogue_identity(e)}" for s, e in zip(specs, epilogues, strict=True))
-    costs = [product_cost(spec, epilogue) for spec, epilogue in zip(specs, epilogues, strict=True)]
+    ends = " ".join(f"{s.m}x{s.n} {epilogue_identity(e)}" for s, e in zip(specs, epilogues, strict=not paired))
+    unstored = [replace(epilogues[0], stores=(), flops=0.0)] * (len(specs) - len(epilogues))
+    costs = [product_cost(spec, epilogue) for spec, epilogue in zip(specs, [*epilogues, *unstored], strict=True)]
     again = (len(specs) - 1) * rows * depth * first.a_dtype.itemsize
     compute = TemplateKernel(
         label="matmul",
         args=(left.memory, Memory("packed_b", dtype, (1,)), *epilogues[0].args),
         grid=kernel.grid,
-        identity=f"joined {target.name} {first.a_dtype}x{first.b_dtype}->{dtype} {first.k} "
+        identity=f"{'paired' if paired else 'joined'} {target.name} {first.a_dtype}x{first.b_dtype}->{dtype} {first.k} "
         f"a={left.view.unnamed}{type(a_rows).__name__} {tile} {blocks} {ends}",
         emit=kernel.emit,
         cost=Cost(sum(c.flops for c in costs), sum(c.bytes for c in costs) - again),
         scratch_bytes=kernel.scratch_bytes,
     )
-    packs = tuple(pack_panels(target, spec.b, p) for spec, p in zip(specs, packed, strict=True))
+    packs = tuple(pack_panels(target, spec.b, p, 2 if paired else 1) for spec, p in zip(specs, packed, strict=True))
     return JoinedKernels(packs, offsets[:-1], offsets[-1], compute)
 
 

@@ -137,7 +137,7 @@ def neighbours_together(target: Target, spec: MatmulSpec) -> int:
 
 def epilogue_identity(epilogue: Epilogue) -> str:
     """Text that tells epilogues apart which emit different code."""
-    names = (epilogue.acc, *epilogue.index)
+    names = (epilogue.acc, *epilogue.index, *([epilogue.second] if epilogue.second else []))
     one = Const(1, dtypes.i64)
     return kernel_identity(LoopKernel("", epilogue.args, Var("unused"), one, epilogue.stores, names))
 
@@ -182,8 +182,8 @@ def _without_broadcasts(view: MatrixView) -> MatrixView:
     return MatrixView(view.name, view.dtype, batch, view.rows, view.columns)
 
 
-def pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> TemplateKernel:
-    """The setup kernel that packs a constant b: one grid index a panel."""
+def pack_panels(target: Target, source: Memory, packed: PanelsPacked, step: int = 1) -> TemplateKernel:
+    """The setup kernel that packs a constant b: one grid index a panel. step: panels from one of these to the next."""
     view = _without_broadcasts(packed.view)
     destination = Memory("packed", packed.dtype, (1,), writable=True)
     dtype, columns = packed.dtype, packed.columns
@@ -191,7 +191,7 @@ def pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> Templat
     def emit(e: FunctionEmitter) -> None:
         with e.loop(e.begin, e.end, I64(1)) as index:
             matrix, panel = split_index(e, index, (view.matrices, packed.panels))
-            at = e.integer_mul(index, I64(packed.depth * columns))
+            at = e.integer_mul(index, I64(step * packed.depth * columns))
             to = e.element_pointer(e.args["packed"], dtype, at)
             fill_panel(e, view, dtype, columns, packed.together, matrix, e.integer_mul(panel, I64(columns)), to)
 
@@ -199,7 +199,7 @@ def pack_panels(target: Target, source: Memory, packed: PanelsPacked) -> Templat
         label="pack_panels",
         args=(source, destination),
         grid=view.matrices * packed.panels,
-        identity=f"pack_panels {target.name} {view.unnamed} {dtype} {columns} {packed.together}",
+        identity=f"pack_panels {target.name} {view.unnamed} {dtype} {columns} {packed.together} {step}",
         emit=emit,
         cost=Cost(bytes=2.0 * packed.packed_bytes),
     )

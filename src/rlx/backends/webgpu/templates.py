@@ -24,7 +24,8 @@ class WebGpuTemplates:
         return None if kernel is None else MatmulKernels(None, 0, kernel)
 
     def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
-        return joined_kernels(specs, epilogues, self.target)
+        paired = len(epilogues) < len(specs)
+        return None if paired else joined_kernels(specs, epilogues, self.target)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
         kernel = conv_kernel(spec, epilogue, self.target)

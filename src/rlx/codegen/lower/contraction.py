@@ -180,8 +180,8 @@ class Fitted:
         )
 
 
-def fit_product(scope: Scope, group: Group, view: View) -> Fitted:
-    """Choose the axes of the group's product, whose result goes to `view`."""
+def fit_product(scope: Scope, group: Group, view: View, second: Value | None = None) -> Fitted:
+    """Choose the axes of the group's product, whose result goes to `view`; `second` as in `build_epilogue`."""
     product = Contraction(group.nodes[0])
     sizes = sizes_of(product)
     extents = _Extents(*(trivial_extents(e) for e in (product.batch, product.m, product.n, product.k)))
@@ -190,7 +190,7 @@ def fit_product(scope: Scope, group: Group, view: View) -> Fitted:
         return {
             "a": _operand(scope, product, "lhs", sizes, extents),
             "b": _operand(scope, product, "rhs", sizes, extents),
-            "epilogue": build_epilogue(scope, group, view, extents, KernelBuilder()),
+            "epilogue": build_epilogue(scope, group, view, extents, KernelBuilder(), second),
         }
 
     sides = build(extents)
@@ -247,8 +247,13 @@ def _operand(scope: Scope, product: Contraction, side: str, sizes: _Extents, ext
     return _Side(builder, tuple(axes for axes, _ in built), uses, load=load)
 
 
-def build_epilogue(scope: Scope, group: Group, view: View, extents: _Extents, builder: KernelBuilder) -> _Side:
-    """What follows the group's product, up to the store to `view`; its memories are the builder's so far."""
+def build_epilogue(
+    scope: Scope, group: Group, view: View, extents: _Extents, builder: KernelBuilder, second: Value | None = None
+) -> _Side:
+    """What follows the group's product, up to the store to `view`; its memories are the builder's so far.
+
+    second: the result of another product, of the same type, that is read at the place of the first's sum.
+    """
     product = Contraction(group.nodes[0])
     (output,) = group.outputs
     sizes = sizes_of(product)
@@ -260,14 +265,18 @@ def build_epilogue(scope: Scope, group: Group, view: View, extents: _Extents, bu
     reader = Reader(scope, builder)
     finished = as_dtype(acc, result.type.dtype)
     reader.here[result] = lambda index: finished if index == at else None
+    other = None
+    if second is not None:
+        other = Var("second", acc.dtype)
+        beside = as_dtype(other, second.type.dtype)
+        reader.here[second] = lambda index: beside if index == at else None
     index = {result: at}
     carry_forward(reader, group.nodes[1:], index)
     store = builder.store(view, index[output], reader.read(output, index[output]))
     axes = tuple(axes for axes, _ in built)
     uses = Uses.of([store])
-    epilogue = Epilogue(
-        acc, tuple(a.var for part in axes for a in part), (store,), tuple(builder.args), float(uses.applies)
-    )
+    variables = tuple(a.var for part in axes for a in part)
+    epilogue = Epilogue(acc, variables, (store,), tuple(builder.args), float(uses.applies), other)
     return _Side(builder, axes, uses, epilogue=epilogue)
 
 

@@ -10,7 +10,7 @@ from rlx.codegen.lower.contraction import lower_contraction
 from rlx.codegen.lower.control import lower_cond, lower_while
 from rlx.codegen.lower.convolution import lower_convolution
 from rlx.codegen.lower.cumulative import lower_cumulative
-from rlx.codegen.lower.joined import lower_joined
+from rlx.codegen.lower.joined import lower_joined, lower_paired
 from rlx.codegen.lower.rowgroup import lower_rows
 from rlx.codegen.lower.scatter import lower_scatter
 from rlx.codegen.lower.sorting import lower_sort
@@ -28,6 +28,7 @@ _RULES: dict[str, Callable[[Scope, Group], None]] = {
     "update": lower_update,
     "contraction": lower_contraction,
     "joined": lower_joined,
+    "paired": lower_paired,
     "convolution": lower_convolution,
     "window": lower_window,
     "cumulative": lower_cumulative,

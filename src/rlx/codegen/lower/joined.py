@@ -1,4 +1,7 @@
-"""Joined products: contractions with one left operand as one kernel; or each by itself, where the backend has none."""
+"""Joined products: contractions with one left operand as one kernel; or each by itself, where the backend has none.
+
+A pair is two such products of which one's epilogue reads the other's sum: one epilogue, one result.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,34 @@ def lower_joined(scope: Scope, group: Group) -> None:
             lower_contraction(scope, part)
 
 
+def lower_paired(scope: Scope, group: Group) -> None:
+    """The two parts of a pair, the one whose sum the other's epilogue reads last."""
+    if not _by_template(scope, group):
+        for part in reversed(group.parts):
+            lower_contraction(scope, part)
+
+
 def _by_template(scope: Scope, group: Group) -> bool:
     """Emit one kernel for all parts; False where it is not to be had."""
     products = [Contraction(part.nodes[0]) for part in group.parts]
     for product in products:
         place_operands(scope, product)
-    views = [scope.allocate(part.outputs[0]) for part in group.parts]
-    fitted = [fit_product(scope, part, view) for part, view in zip(group.parts, views, strict=True)]
+    second, ended = (products[1].node.output, group.parts[:1]) if group.kind == "paired" else (None, group.parts)
+    views = [scope.allocate(part.outputs[0]) for part in ended]
+    for part in group.parts[len(ended) :]:  # never stored: its spec alone counts
+        type = part.outputs[0].type
+        views.append(scope.scratch(type.dtype, type.sizes))
+    fitted = [
+        fit_product(scope, part, view, None if i else second)
+        for i, (part, view) in enumerate(zip(group.parts, views, strict=True))
+    ]
     rows, columns = [f.a for f in fitted], [f.b[1] for f in fitted if f.b is not None]
     if rows[0] is None or None in rows or len(columns) < len(fitted):
         return False
     builder = KernelBuilder()
     ends = [
-        build_epilogue(scope, part, view, f.extents, builder).epilogue
-        for part, view, f in zip(group.parts, views, fitted, strict=True)
+        build_epilogue(scope, part, view, f.extents, builder, second).epilogue
+        for part, view, f in zip(ended, views, fitted, strict=False)
     ]
     args = tuple(builder.args)
     epilogues = [replace(end, args=args) for end in ends if end is not None]
@@ -53,6 +70,6 @@ def _by_template(scope: Scope, group: Group) -> bool:
         step = Launch(pack, (source, place), (source.buffer,), (packed.buffer,), location, ("pack",))
         scope.emit(step, static=True)
     scope.emit(template_launch(kernels.compute, (rows[0][1], packed), builder, group))
-    for part, view in zip(group.parts, views, strict=True):
+    for part, view in zip(ended, views, strict=False):
         scope.views[part.outputs[0]] = view
     return True

@@ -40,6 +40,7 @@ class Epilogue:
         memory that another element's stores write.
     args: every memory that the stores load from or store to.
     flops: operations one element's stores take, for the cost.
+    second: the other product's accumulator at the same place, for the one epilogue of a pair (see `Templates.joined`).
     """
 
     acc: Var
@@ -47,6 +48,7 @@ class Epilogue:
     stores: tuple[Store, ...]
     args: tuple[Memory, ...]
     flops: float = 0.0
+    second: Var | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +191,10 @@ class Templates(Protocol):
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None: ...
 
     def joined(self, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
-        """Products that share a, with a constant b each and no batch; every epilogue has the args of all."""
+        """Products that share a, with a constant b each and no batch; every epilogue has the args of all.
+
+        Two specs of equal sizes and one epilogue are a pair: the epilogue's `second` is the second product's sum.
+        """
         ...
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None: ...
