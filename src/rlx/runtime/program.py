@@ -38,12 +38,17 @@ _DENSE = 0x1 | 0x100  # NumPy's flags of arrays that are C-contiguous and aligne
 
 
 @runtime_checkable
-class HostExecutable(Protocol):
-    """An executable that works on host memory: spares a call the making of buffers."""
+class ArrayExecutable(Protocol):
+    """An executable that takes host arrays: spares a call the making of buffers."""
 
     def run_arrays(self, arrays: Sequence[np.ndarray]) -> None:
-        """Inputs then outputs: C-contiguous arrays, aligned to their elements."""
+        """Inputs then outputs: C-contiguous arrays, aligned to their elements. The outputs are written on return."""
         ...
+
+
+@runtime_checkable
+class HostExecutable(ArrayExecutable, Protocol):
+    """An executable that works on host memory."""
 
     def bind_addresses(self, addresses: Sequence[int], keep: object) -> Runner:
         """A runner on addresses of such memory, which keeps its owner, `keep`; closing the executable ends it."""
@@ -72,7 +77,7 @@ class CompiledGraph:
         self.outputs: dict[str, TensorType] = dict(executable.outputs)
         self.report: Report = make_report(executable.report(), cache=cache, seconds=seconds)
         self._executable: Executable | None = executable
-        self._run_arrays = executable.run_arrays if isinstance(executable, HostExecutable) else None
+        self._run_arrays = executable.run_arrays if isinstance(executable, ArrayExecutable) else None
         self._source = source
         self._defaults = dict(defaults)
         self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]

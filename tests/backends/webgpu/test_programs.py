@@ -129,6 +129,26 @@ def test_in_steady_state_nothing_is_allocated_and_nothing_prepared_again(webgpu)
     assert not prepared
 
 
+@pytest.mark.parametrize("piece", [1 << 24, 1 << 8])
+def test_all_outputs_of_a_call_come_back_together_where_they_are_small(webgpu, monkeypatch, piece):
+    x = np.random.default_rng(9).normal(size=(37, 5)).astype(np.float32)
+    b = GraphBuilder("three")
+    v = b.input("x", type_of(x))
+    outputs = {"sign": b.emit("gt", v, b.full((37, 5), 0.0, dtypes.f32)), "neg": b.emit("neg", v)}
+    outputs["sum"] = b.emit("reduce_sum", v, dimensions=(0, 1))
+    program = Session(webgpu, NO_CACHE).compile(b.build(outputs))
+    staging = webgpu.backend.memory(webgpu.ordinal)._staging
+    reads = []
+    submit = staging._submit
+    monkeypatch.setattr(staging, "piece", piece)
+    monkeypatch.setattr(staging, "_submit", lambda copies, *rest: reads.append(len(copies)) or submit(copies, *rest))
+    got = program(x=x)
+    np.testing.assert_array_equal(got["sign"], x > 0)
+    np.testing.assert_array_equal(got["neg"], -x)
+    np.testing.assert_allclose(got["sum"], x.sum(), rtol=1e-4)
+    assert reads == ([3] if piece > 1 << 8 else [1, 1, 1, 1, 1])
+
+
 def test_each_launch_is_timed_by_the_devices_clock(webgpu):
     gpu = webgpu.backend.memory(webgpu.ordinal).gpu
     if not gpu.has_timestamps:

@@ -53,7 +53,8 @@ class WebGpuExecutable:
                 f"{manifest['max_buffer_bytes']}, {device} has {limit} and {self._gpu.largest_buffer}"
             )
         self._debug = options.debug_memory
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._own: list[Buffer] | None = None  # what host arrays are copied to and from
         self._sources: list[str] = json.loads(bytes(artifact.sections["wgsl"]))
         self._within = frozenset(manifest["within"])
         self._pipelines: dict[int, tuple[Any, Any]] = {}
@@ -91,6 +92,19 @@ class WebGpuExecutable:
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Submit one run; buffers are contiguous and of the declared types."""
         self._run(inputs, outputs, None)
+
+    def run_arrays(self, arrays: Sequence[np.ndarray]) -> None:
+        """One run on host arrays, inputs then outputs: C-contiguous. All outputs are read back together."""
+        with self._lock:
+            if self._own is None:
+                types = (*self.inputs.values(), *self.outputs.values())
+                self._own = [Buffer.empty(t, self.device, name="a program's own copy") for t in types]
+            count = len(self.inputs)
+            for buffer, array in zip(self._own[:count], arrays, strict=False):
+                self._memory.copy_in(buffer.address, array.ctypes.data, array.nbytes)
+            self._run(self._own[:count], self._own[count:], None)
+            results = zip(self._own[count:], arrays[count:], strict=True)
+            self._memory.copy_all_out([(a.ctypes.data, b.address, a.nbytes) for b, a in results])
 
     def time_kernels(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[tuple[str, int]]:
         """Run once, a pass a kernel: (label, nanoseconds by the device's clock) in the order they ran.
@@ -195,9 +209,9 @@ class WebGpuExecutable:
             self._timestamps = None
             for arena in (self._arena, self._persistent):
                 arena.close()
-            for weight in self._weights:
-                weight.free()
-            self._weights = []
+            for buffer in (*self._weights, *(self._own or ())):
+                buffer.free()
+            self._weights, self._own = [], None
 
 
 def types_of(rows: Sequence[Sequence[Any]]) -> dict[str, TensorType]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,16 @@ class WebGpuMemory:
         for buffer, offset, part in self._pieces(source, nbytes):
             self._staging.read(buffer, offset, part, host_destination)
             host_destination += part
+
+    def copy_all_out(self, copies: Sequence[tuple[int, int, int]]) -> None:
+        """`copy_out` of many: (host address, address, bytes) each."""
+        parts = []
+        for host, source, nbytes in copies:
+            for buffer, offset, part in self._pieces(source, nbytes):
+                parts.append((buffer, offset, part, host))
+                host += part
+        if parts:
+            self._staging.gather(parts)
 
     def copy_within(self, destination: int, source: int, nbytes: int) -> None:
         """On the device where all is whole words, by way of the host otherwise."""

@@ -13,6 +13,7 @@ Threads. Reads take turns; `Gpu.lock` is held while commands are submitted, not 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 from rlx.backends.webgpu.gpu import Gpu
@@ -46,17 +47,39 @@ class Staging:
                 self._rings.clear()  # what is mapped, or about to be, serves nobody any more
                 raise
 
+    def gather(self, parts: Sequence[tuple[Any, int, int, int]]) -> None:
+        """Read many ranges, (wgpu buffer, offset, bytes, host address) each; with one submission where one piece does."""
+        rows, at = [], 0
+        for buffer, offset, nbytes, _ in parts:
+            start, end = offset & ~3, (offset + nbytes + 3) & ~3
+            rows.append((buffer, start, at, end - start))
+            at += end - start
+        gpu = self._gpu
+        with gpu.reading:
+            if at > self.piece:
+                for part in parts:
+                    self.read(*part)
+                return
+            try:
+                staging = self._of_size(at, 0)
+                awaited = self._submit(rows, staging, at)
+                places = [(row[2] + (part[1] & 3), *part[2:]) for row, part in zip(rows, parts, strict=True)]
+                self._take(staging, awaited, places)
+            except BaseException:
+                self._rings.clear()
+                raise
+
     def _read(self, buffer: Any, offset: int, nbytes: int, host: int) -> None:
-        pending: tuple[Any, Any, int, int, int] | None = None
+        pending: tuple[Any, Any, list[tuple[int, int, int]]] | None = None
         done = turn = 0
         while done < nbytes:
             part = min(self.piece, nbytes - done)
             start, end = (offset + done) & ~3, (offset + done + part + 3) & ~3
             staging = self._of_size(end - start, turn)
-            awaited = self._submit(buffer, start, staging, end - start)
+            awaited = self._submit([(buffer, start, 0, end - start)], staging, end - start)
             if pending is not None:
                 self._take(*pending)
-            pending = (staging, awaited, offset + done - start, part, host + done)
+            pending = (staging, awaited, [(offset + done - start, part, host + done)])
             done, turn = done + part, 1 - turn
         if pending is not None:
             self._take(*pending)
@@ -69,8 +92,8 @@ class Staging:
             if self._mark is None:
                 usage = gpu.wgpu.BufferUsage
                 self._mark = self._make(4, usage.COPY_SRC | usage.COPY_DST)
-            awaited = self._submit(self._mark, 0, staging, 4)
-            self._take(staging, awaited, 0, 0, 0)
+            awaited = self._submit([(self._mark, 0, 0, 4)], staging, 4)
+            self._take(staging, awaited, [])
 
     def between(self) -> Any:
         """A buffer of one piece that copies within one buffer go through."""
@@ -79,28 +102,32 @@ class Staging:
             self._between = self._make(self.piece, usage.COPY_SRC | usage.COPY_DST)
         return self._between
 
-    def _submit(self, buffer: Any, start: int, staging: Any, nbytes: int) -> Any:
+    def _submit(self, copies: Sequence[tuple[Any, int, int, int]], staging: Any, nbytes: int) -> Any:
+        """Copy ranges, (wgpu buffer, offset, offset in the staging buffer, bytes) each; the promise of a map."""
         gpu = self._gpu
         with gpu.lock:
             gpu.check()
             try:
                 encoder = gpu.device.create_command_encoder()
-                encoder.copy_buffer_to_buffer(buffer, start, staging, 0, nbytes)
+                for buffer, start, at, size in copies:
+                    encoder.copy_buffer_to_buffer(buffer, start, staging, at, size)
                 gpu.device.queue.submit([encoder.finish()])
                 return staging.map_async(gpu.wgpu.MapMode.READ, 0, nbytes)
             except gpu.wgpu.GPUError as error:
                 raise gpu.failed(error, "reading memory") from error
 
-    def _take(self, staging: Any, awaited: Any, skip: int, nbytes: int, host: int) -> None:
+    def _take(self, staging: Any, awaited: Any, places: Sequence[tuple[int, int, int]]) -> None:
+        """Once the map is there, take bytes from it: (offset, bytes, host address) each."""
         gpu = self._gpu
         try:
             awaited.sync_wait()
         except (gpu.wgpu.GPUError, RuntimeError) as error:  # a map that fails is a RuntimeError
             raise gpu.failed(error, "reading memory") from error
-        if nbytes:
-            mapped = staging.read_mapped(0, (skip + nbytes + 3) & ~3, copy=False)
+        end = max((at + nbytes for at, nbytes, _ in places), default=0)
+        mapped = staging.read_mapped(0, (end + 3) & ~3, copy=False) if end else b""
+        for at, nbytes, host in places:
             view = (ctypes.c_char * nbytes).from_address(host)
-            memoryview(view).cast("B")[:] = mapped[skip : skip + nbytes]
+            memoryview(view).cast("B")[:] = mapped[at : at + nbytes]
         staging.unmap()
 
     def _of_size(self, nbytes: int, turn: int) -> Any:
