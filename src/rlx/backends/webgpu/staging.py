@@ -48,7 +48,7 @@ class Staging:
                 raise
 
     def gather(self, parts: Sequence[tuple[Any, int, int, int]]) -> None:
-        """Read many ranges, (wgpu buffer, offset, bytes, host address) each; with one submission where one piece does."""
+        """Read many ranges, (wgpu buffer, offset, bytes, host address) each; all at once where one piece holds them."""
         rows, at = [], 0
         for buffer, offset, nbytes, _ in parts:
             start, end = offset & ~3, (offset + nbytes + 3) & ~3
