@@ -1,0 +1,111 @@
+"""GPT-2 small with seeded random weights: a prompt of 128 tokens, and one step of decoding at a context of 256.
+
+Every system computes the logits of every token it is given. In decoding, RLX, onnxruntime and OpenVINO read the caches
+of 255 keys and values and give new ones of 256; PyTorch writes the new key and value into its caches in place. RLX and
+onnxruntime have inputs and outputs bound beforehand.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import gpt2_model as model
+import numpy as np
+import systems
+from workload import Run, Workload
+
+
+def _parts(decodes: bool) -> tuple[systems.Save, dict[str, np.ndarray]]:
+    return (model.save_decode, model.decode_feeds()) if decodes else (model.save_prefill, model.prefill_feeds())
+
+
+def rlx(decodes: bool, threads: int) -> Run:
+    import rlx
+
+    save, feeds = _parts(decodes)
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder) / "gpt2.onnx")
+        loaded = rlx.load(Path(folder) / "gpt2.onnx")
+    session = rlx.Session("cpu", rlx.Options(threads=threads))
+    program = session.compile(loaded, {name: array.shape for name, array in feeds.items()})
+    results = {name: np.empty(type.sizes, type.dtype.numpy) for name, type in program.outputs.items()}
+    once = program.bind(feeds, results)
+
+    def run() -> np.ndarray:
+        once()
+        return results["logits"]
+
+    return run
+
+
+def onnxruntime(decodes: bool, threads: int) -> Run:
+    import onnxruntime
+
+    save, feeds = _parts(decodes)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gpt2.onnx"
+        save(path)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, array)
+    results = {}
+    for output in session.get_outputs():
+        results[output.name] = array = np.empty(output.shape, np.float32)
+        binding.bind_output(output.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+    def run() -> np.ndarray:
+        session.run_with_iobinding(binding)
+        return results["logits"]
+
+    return run
+
+
+def openvino(decodes: bool, threads: int) -> Run:
+    save, feeds = _parts(decodes)
+    return systems.openvino(save, feeds, "logits", threads)
+
+
+def pytorch(decodes: bool, threads: int) -> Run:
+    import torch
+
+    torch.set_num_threads(threads)
+    function: Callable[[], torch.Tensor] = model.torch_decode() if decodes else model.torch_prefill()
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return function().numpy()
+
+    return run
+
+
+def _workload(name: str, title: str, decodes: bool, tokens: int, context: int, nbytes: float) -> Workload:
+    return Workload(
+        name=name,
+        title=title,
+        systems={
+            "RLX": partial(rlx, decodes),
+            "onnxruntime": partial(onnxruntime, decodes),
+            "OpenVINO": partial(openvino, decodes),
+            "PyTorch": partial(pytorch, decodes),
+        },
+        judge="PyTorch",
+        tolerance=2e-5,
+        flops=model.flops(tokens, context),
+        nbytes=nbytes,
+    )
+
+
+WORKLOADS = [
+    _workload(
+        "gpt2-prefill", "GPT-2 small, prompt of 128 tokens", False, model.PREFILL, model.PREFILL, model.WEIGHT_BYTES
+    ),
+    _workload(
+        "gpt2-decode", "GPT-2 small, one token at 256", True, 1, model.CONTEXT, model.WEIGHT_BYTES + model.CACHE_BYTES
+    ),
+]
