@@ -177,4 +177,6 @@ def torch_network(seed: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
         classifier.bias.copy_(tensors["classifier.bias"])
     stem = [layer(STEM), nn.ReLU(True), nn.MaxPool2d(3, 2, 1)]
     tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier]
-    return nn.Sequential(*stem, *(Residual(b) for b in blocks()), *tail).eval()
+    network = nn.Sequential(*stem, *(Residual(b) for b in blocks()), *tail).eval()
+    tensors.clear()  # `Residual` keeps this function's variables alive
+    return network

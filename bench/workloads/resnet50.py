@@ -1,0 +1,64 @@
+"""ResNet-50 v1.5 on one image, 224 x 224: random weights, batch norms left for the systems to fold."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import resnet50_model
+import systems
+from workload import Run, Workload
+
+from workloads import inductor
+
+PARAMETERS = sum(c.channels * c.features * c.kernel**2 for c in resnet50_model.convolutions()) + 2048 * 1000
+
+
+def feeds() -> dict[str, np.ndarray]:
+    return {"image": resnet50_model.image()}
+
+
+def rlx(threads: int) -> Run:
+    return systems.rlx_onnx(resnet50_model.save_onnx, feeds(), "logits", threads)
+
+
+def onnxruntime(threads: int) -> Run:
+    return systems.onnxruntime(resnet50_model.save_onnx, feeds(), "logits", threads)
+
+
+def openvino(threads: int) -> Run:
+    return systems.openvino(resnet50_model.save_onnx, feeds(), "logits", threads)
+
+
+def pytorch(threads: int, *, compiled: bool = False) -> Run:
+    import torch
+
+    torch.set_num_threads(threads)
+    network = resnet50_model.torch_network()
+    image = torch.from_numpy(resnet50_model.image())
+    function = inductor.compiled(network) if compiled else network
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return function(image).numpy()
+
+    return run
+
+
+WORKLOADS = [
+    Workload(
+        name="resnet50",
+        title="ResNet-50, batch 1",
+        systems={
+            "RLX": rlx,
+            "onnxruntime": onnxruntime,
+            "OpenVINO": openvino,
+            "PyTorch": pytorch,
+            "PyTorch inductor": partial(pytorch, compiled=True),
+        },
+        judge="PyTorch",
+        tolerance=2e-5,
+        flops=float(resnet50_model.FLOPS),
+        nbytes=4.0 * PARAMETERS,
+    )
+]
