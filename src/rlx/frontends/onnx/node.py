@@ -99,6 +99,11 @@ def read_model(path: Path) -> DecodedModel:
     Raises NotAModel for a file that is no ONNX model, DamagedModel where it is cut short, and what `decode_model`
     raises.
     """
+    return decode_model(_parse(path), path)
+
+
+def _parse(path: Path) -> ModelProto:
+    """The file as a message. Its bytes are let go before decoding takes memory of its own."""
     data = path.read_bytes()
     if not data:
         raise NotAModel(f"{str(path)!r} is empty")
@@ -114,7 +119,7 @@ def read_model(path: Path) -> DecodedModel:
         raise NotAModel(f"{str(path)!r} is not an ONNX model: its bytes are no such protobuf") from None
     if not model.HasField("graph") or not model.opset_import:
         raise NotAModel(f"{str(path)!r} is not an ONNX model: it has no graph or imports no opset")
-    return decode_model(model, path)
+    return model
 
 
 def decode_model(model: ModelProto, path: Path) -> DecodedModel:
