@@ -1,7 +1,7 @@
 """Run a compiled artefact on the CPU: one native call a run, over one arena.
 
 A `CpuExecutable` owns its image, its arena, its persistent memory (constants and what setup made of the weights) and
-its scratch; it keeps the arrays that were bound as parameters. `bind_parameters` must come before the first `run`; it
+its scratch; it keeps the parameters' arrays that its runs read. `bind_parameters` must come before the first `run`; it
 runs the program's setup. Runs of one executable take turns (a lock), so any thread may call; in steady state a run
 allocates nothing and holds no GIL. Every run gives the same bits, whatever the number of threads.
 
@@ -70,12 +70,17 @@ class CpuExecutable:
         self._lock = threading.Lock()
 
     def bind_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
-        """Give the weights, by name; they are kept, not copied, and must not change afterwards. Runs the setup.
+        """Give the weights, by name. Runs the setup.
 
-        Arrays have the declared shapes and dtypes (the session checks them).
+        Those that runs read are kept, not copied, and must not change afterwards; those of which setup alone makes
+        something (matrices that it packs) are let go. Arrays have the declared shapes and dtypes (the session checks
+        them).
         """
-        self._bound = [_aligned(parameters[name]) for name in self.parameters]
-        self._prepare(self._bound)
+        arrays = [_aligned(parameters[name]) for name in self.parameters]
+        self._prepare(arrays)
+        read = set(self._steps.relocations[:, 1].tolist())
+        first = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
+        self._bound = [array for base, array in enumerate(arrays, first) if base in read]
         self._ready = True
 
     def _prepare(self, parameters: Sequence[np.ndarray]) -> None:

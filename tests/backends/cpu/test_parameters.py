@@ -1,0 +1,39 @@
+"""Which of the weights a program keeps: those that its runs read."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+
+from rlx.ir import GraphBuilder, TensorType
+from rlx.ir.dtypes import f32
+from rlx.options import Options
+from rlx.runtime import CompiledGraph, Session
+
+
+def _program(weight: np.ndarray, added: np.ndarray) -> CompiledGraph:
+    """y = x @ weight + added, for x of 64 rows."""
+    b = GraphBuilder("affine")
+    x = b.input("x", TensorType((64, weight.shape[0]), f32))
+    product = b.emit("dot_general", x, b.parameter("w", weight), lhs_contract=(1,), rhs_contract=(0,))
+    graph = b.build({"y": b.binary("add", product, b.parameter("c", added))})
+    program = Session("cpu", Options(cache=False)).compile(graph)
+    assert isinstance(program, CompiledGraph)
+    return program
+
+
+def test_a_matrix_that_setup_packed_is_let_go_and_a_weight_that_runs_read_is_kept() -> None:
+    rng = np.random.default_rng(4)
+    weight, added = (rng.normal(size=shape).astype(np.float32) for shape in ((192, 160), (64, 160)))
+    x = rng.normal(size=(64, 192)).astype(np.float32)
+    expected = x @ weight + added
+    packed, kept = weakref.ref(weight), weakref.ref(added)
+    program = _program(weight, added)
+    del weight, added
+    gc.collect()
+    assert packed() is None
+    assert kept() is not None
+    for _ in range(2):
+        np.testing.assert_allclose(program.run({"x": x})["y"], expected, atol=1e-4)
