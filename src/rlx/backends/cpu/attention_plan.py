@@ -15,7 +15,7 @@ MOST_KEYS = 256
 #: Queries of one grid index at most: their sums stay in the second-level cache.
 _MOST_QUERIES = 256
 #: Grid indices that an attention should have at least, so that threads share them evenly.
-_ITEMS = 8
+_ITEMS = 16
 #: What a load, and what beginning a step, adds next to a multiply-add of one vector.
 _LOAD, _TILE_END = 0.1, 1.0
 
