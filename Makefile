@@ -20,7 +20,7 @@ help:
 	@echo "make test-all  the tests, slow sweeps included"
 	@echo "make vulkan    a Vulkan adapter in software, from Debian's packages, for the WebGPU tests; needs root"
 	@echo "make lint      ruff, basedpyright and import-linter"
-	@echo "make bench     RLX beside onnxruntime and PyTorch; writes docs/benchmarks.md"
+	@echo "make bench     RLX beside OpenVINO, onnxruntime and PyTorch; writes docs/benchmarks.md"
 
 demo: .venv-demo/ready
 	@.venv-demo/bin/python examples/semantic_search/search.py
@@ -46,7 +46,7 @@ lint: .venv-lint/ready
 	.venv-lint/bin/lint-imports
 
 bench: .venv-bench/ready
-	.venv-bench/bin/python bench/minilm.py --write docs/benchmarks.md
+	.venv-bench/bin/python bench/run.py --write docs/benchmarks.md
 
 # An environment is ready once its stamp is newer than what it is made from; a broken install leaves no stamp.
 .venv-demo/ready: EXTRAS = text

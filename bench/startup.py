@@ -18,7 +18,7 @@ import rlx  # noqa: E402  # the import is what is timed
 
 imported = time.perf_counter()
 import numpy as np  # noqa: E402
-from minilm_peers import feeds, model_directory  # noqa: E402
+from workloads.minilm import feeds, model_directory  # noqa: E402
 
 inputs: dict[str, np.ndarray] = feeds(1, 128)
 start = time.perf_counter()

@@ -1,0 +1,51 @@
+"""Systems that run ONNX models, each in its best known configuration for f32 on a CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from workload import Run
+
+Feeds = Mapping[str, np.ndarray]
+Save = Callable[[Path], None]
+
+
+def rlx_onnx(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
+    import rlx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(path)
+        session = rlx.Session("cpu", rlx.Options(threads=threads))
+        program = session.compile(rlx.load(path), {name: array.shape for name, array in feeds.items()})
+    return lambda: program.run(feeds)[output]
+
+
+def onnxruntime(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(path)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run([output], dict(feeds))[0]
+
+
+def openvino(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
+    """Held to f32: by default it takes bf16 where the CPU has it."""
+    import openvino
+
+    core = openvino.Core()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(path)
+        model = core.read_model(path)
+    model.reshape({name: array.shape for name, array in feeds.items()})
+    hints = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(model, "CPU", {**hints, "INFERENCE_NUM_THREADS": threads}).create_infer_request()
+    return lambda: request.infer(dict(feeds), share_inputs=True, share_outputs=True)[output]

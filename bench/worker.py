@@ -1,0 +1,44 @@
+"""One system on one workload in one process: make it ready, check that it answers, time it, say so as a line of JSON.
+
+    python bench/worker.py WORKLOAD SYSTEM THREADS SECONDS ANSWER.npy
+
+`bench/run.py` starts these in turns. A process of its own gives every system its own thread pools and its own memory,
+and none pays for another's spinning threads. Prints a list of seconds a run, or the reason why there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+from workload import Missing
+from workloads import ALL
+
+
+def main() -> None:
+    name, system, threads, seconds, answer = sys.argv[1:]
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = threads
+    (workload,) = [w for w in ALL if w.name == name]
+    try:
+        run = workload.systems[system](int(threads))
+        np.save(answer, run())
+    except (Missing, ImportError) as reason:
+        print(json.dumps(str(reason)))
+        return
+    taken: list[float] = []
+    for _ in range(3):
+        run()
+    end = time.perf_counter() + float(seconds)
+    while len(taken) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    print(json.dumps(taken))
+
+
+if __name__ == "__main__":
+    main()

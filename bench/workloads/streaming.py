@@ -1,0 +1,276 @@
+"""Work that is bound by memory: long chains of cheap operations, softmax, layer norm, gelu.
+
+A fresh result costs fresh pages from the system, which takes longer than the work. Systems therefore run twice where
+they can: with a fresh result each time, and writing into memory of the run before ("reused"). RLX's fresh row is what
+`program.run` gives; its row to compare with a reused one is `run(out=...)`, which stands first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from workload import Run, SetUp, Workload
+
+from workloads import inductor
+
+A, B = 1.25, -0.375
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One function of an f32 array, as each system writes it.
+
+    rlx: a graph builder's steps. torch: with `out=` honoured where it is given. flops: an element, transcendental
+    functions counted as nothing, since their cost is what a system makes of it.
+    """
+
+    name: str
+    title: str
+    shape: tuple[int, ...]
+    rlx: Callable[[Any, Any], Any]
+    torch: Callable[[Any], Any]
+    jax: Callable[[Any], Any]
+    numba: Callable[[Any, Any], Callable[[np.ndarray, np.ndarray], None]]
+    tolerance: float
+
+    @property
+    def x(self) -> np.ndarray:
+        return np.random.default_rng(1).standard_normal(self.shape, np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """Read once, written once."""
+        return 2 * 4 * int(np.prod(self.shape))
+
+
+def _chain(x: Any, relu: Callable[[Any], Any], smaller: Callable[[Any], Any]) -> Any:
+    """Ten elementwise operations."""
+    y = relu(x * 1.5 + 0.25) * x - 0.125
+    return -(smaller(abs(y) * 0.75 + 1.0))
+
+
+def rlx(kernel: Kernel, threads: int, *, reuse: bool) -> Run:
+    import rlx
+    from rlx.ir import GraphBuilder, TensorType, dtypes
+
+    builder = GraphBuilder(kernel.name)
+    result = kernel.rlx(builder, builder.input("x", TensorType(kernel.shape, dtypes.f32)))
+    program = rlx.Session("cpu", rlx.Options(threads=threads)).compile(builder.build({"y": result}))
+    feeds = {"x": kernel.x}
+    if not reuse:
+        return lambda: program.run(feeds)["y"]
+    out = {"y": np.empty(kernel.shape, np.float32)}
+    return lambda: program.run(feeds, out=out)["y"]
+
+
+def pytorch(kernel: Kernel, threads: int, *, compiled: bool, reuse: bool) -> Run:
+    import torch
+
+    torch.set_num_threads(threads)
+    x = torch.from_numpy(kernel.x)
+    function = kernel.torch
+    if reuse:
+        kept = torch.empty_like(x)
+
+        def function(x: torch.Tensor) -> torch.Tensor:
+            return kept.copy_(kernel.torch(x))
+
+    function = inductor.compiled(function) if compiled else function
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return function(x).numpy()
+
+    return run
+
+
+def jax(kernel: Kernel, threads: int) -> Run:
+    import os
+
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    import jax
+
+    x, function = jax.numpy.asarray(kernel.x), jax.jit(kernel.jax)
+    return lambda: np.asarray(function(x).block_until_ready())
+
+
+def numba(kernel: Kernel, threads: int) -> Run:
+    import numba
+
+    numba.set_num_threads(threads)
+    function = kernel.numba(numba, partial(numba.njit, parallel=True, error_model="numpy"))
+    x, out = kernel.x, np.empty(kernel.shape, np.float32)
+
+    def run() -> np.ndarray:
+        function(x, out)
+        return out
+
+    return run
+
+
+def _gelu_numba(numba: Any, njit: Any) -> Callable[[np.ndarray, np.ndarray], None]:
+    from math import erf
+
+    @njit()
+    def gelu(x: np.ndarray, out: np.ndarray) -> None:
+        for i in numba.prange(x.size):
+            y = np.float32(A) * x[i] + np.float32(B)
+            out[i] = np.float32(0.5) * y * (np.float32(1) + np.float32(erf(y * np.float32(0.70710678))))
+
+    return gelu
+
+
+def _softmax_numba(numba: Any, njit: Any) -> Callable[[np.ndarray, np.ndarray], None]:
+    @njit(fastmath={"reassoc", "contract", "nsz"})
+    def softmax(x: np.ndarray, out: np.ndarray) -> None:
+        for row in numba.prange(x.shape[0]):
+            top = x[row].max()
+            total = np.float32(0)
+            for i in range(x.shape[1]):
+                out[row, i] = np.exp(x[row, i] - top)
+                total += out[row, i]
+            for i in range(x.shape[1]):
+                out[row, i] /= total
+
+    return softmax
+
+
+def _norm_numba(numba: Any, njit: Any) -> Callable[[np.ndarray, np.ndarray], None]:
+    @njit(fastmath={"reassoc", "contract", "nsz"})
+    def norm(x: np.ndarray, out: np.ndarray) -> None:
+        for row in numba.prange(x.shape[0]):
+            total, squares = np.float32(0), np.float32(0)
+            for i in range(x.shape[1]):
+                total += x[row, i]
+            mean = total / np.float32(x.shape[1])
+            for i in range(x.shape[1]):
+                squares += (x[row, i] - mean) * (x[row, i] - mean)
+            scale = np.float32(1) / np.sqrt(squares / np.float32(x.shape[1]) + np.float32(1e-5))
+            for i in range(x.shape[1]):
+                out[row, i] = (x[row, i] - mean) * scale
+
+    return norm
+
+
+def _chain_numba(numba: Any, njit: Any) -> Callable[[np.ndarray, np.ndarray], None]:
+    @njit()
+    def chain(x: np.ndarray, out: np.ndarray) -> None:
+        f = np.float32
+        for i in numba.prange(x.size):
+            y = max(x[i] * f(1.5) + f(0.25), f(0)) * x[i] - f(0.125)
+            out[i] = -min(abs(y) * f(0.75) + f(1), f(4))
+
+    return chain
+
+
+def _gelu_rlx(b: Any, x: Any) -> Any:
+    return b.emit("gelu", b.binary("add", b.binary("mul", x, A), B))
+
+
+def _norm_rlx(b: Any, x: Any) -> Any:
+    width = x.type.sizes[-1]
+    scale, shift = b.constant(np.ones(width, np.float32)), b.constant(np.zeros(width, np.float32))
+    return b.emit("layer_norm", x, scale, shift, axis=1, epsilon=1e-5)
+
+
+def _chain_rlx(b: Any, x: Any) -> Any:
+    y = b.binary("max", b.binary("add", b.binary("mul", x, 1.5), 0.25), 0.0)
+    y = b.binary("sub", b.binary("mul", y, x), 0.125)
+    y = b.binary("add", b.binary("mul", b.emit("abs", y), 0.75), 1.0)
+    return b.emit("neg", b.binary("min", y, 4.0))
+
+
+def _gelu_torch(x: Any) -> Any:
+    from torch.nn import functional
+
+    return functional.gelu(A * x + B)
+
+
+def _norm_torch(x: Any) -> Any:
+    from torch.nn import functional
+
+    return functional.layer_norm(x, x.shape[1:])
+
+
+def _gelu_jax(x: Any) -> Any:
+    from jax import nn
+
+    return nn.gelu(A * x + B, approximate=False)
+
+
+def _softmax_jax(x: Any) -> Any:
+    from jax import nn
+
+    return nn.softmax(x, axis=1)
+
+
+def _norm_jax(x: Any) -> Any:
+    from jax import nn
+
+    return nn.standardize(x, axis=1, epsilon=1e-5)
+
+
+def _chain_jax(x: Any) -> Any:
+    from jax import nn
+
+    return _chain(x, nn.relu, lambda y: y.clip(max=4.0))
+
+
+MILLIONS = 1 << 24
+KERNELS = [
+    Kernel("gelu", "gelu(a x + b), 16M floats", (MILLIONS,), _gelu_rlx, _gelu_torch, _gelu_jax, _gelu_numba, 1e-6),
+    Kernel(
+        "softmax",
+        "softmax [4096, 4096]",
+        (4096, 4096),
+        lambda b, x: b.emit("softmax", x, axis=1),
+        lambda x: x.softmax(1),
+        _softmax_jax,
+        _softmax_numba,
+        1e-5,
+    ),
+    Kernel("norm", "layer norm [8192, 1024]", (8192, 1024), _norm_rlx, _norm_torch, _norm_jax, _norm_numba, 1e-5),
+    Kernel(
+        "chain",
+        "ten elementwise operations, 16M floats",
+        (MILLIONS,),
+        _chain_rlx,
+        lambda x: _chain(x, lambda y: y.relu(), lambda y: y.clamp(max=4.0)),
+        _chain_jax,
+        _chain_numba,
+        1e-6,
+    ),
+]
+
+
+def _systems(kernel: Kernel) -> dict[str, SetUp]:
+    return {
+        "RLX": partial(rlx, kernel, reuse=True),
+        "RLX, fresh result": partial(rlx, kernel, reuse=False),
+        "PyTorch": partial(pytorch, kernel, compiled=False, reuse=False),
+        "PyTorch inductor": partial(pytorch, kernel, compiled=True, reuse=False),
+        "PyTorch inductor, reused": partial(pytorch, kernel, compiled=True, reuse=True),
+        "JAX": partial(jax, kernel),
+        "numba, reused": partial(numba, kernel),
+    }
+
+
+WORKLOADS = [
+    Workload(
+        name=f"stream-{kernel.name}",
+        title=kernel.title,
+        systems=_systems(kernel),
+        judge="PyTorch",
+        tolerance=kernel.tolerance,
+        flops=0.0,
+        nbytes=kernel.nbytes,
+        note="RLX writes into the caller's array (`out=`), as the reused rows do; the limit is one reading and one "
+        "writing of memory at the measured reading rate.",
+    )
+    for kernel in KERNELS
+]
