@@ -12,10 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from rlx.driver import Device
+from rlx.ir import dtypes
 from rlx.ir.op import Sample
 from rlx.testing.op_samples import Arrays, assert_close, evaluate_sample, ulp_distance
 
 _TINY = float(np.finfo(np.float32).tiny)
+#: Dtypes whose denormals are f32's.
+_WITH_DENORMALS = (dtypes.f32.numpy, dtypes.bf16.numpy)
 #: A result this near to a denormal may be lost with one on the way to it.
 _NEAR = 128 * _TINY
 #: Ops that divide or take roots, and the ulp that they may be off by in all.
@@ -31,7 +34,7 @@ def is_exact(device: Device) -> bool:
 def sample_for(device: Device, name: str, sample: Sample, expected: Arrays) -> tuple[Sample, Arrays]:
     """A sample of the op `name`, and what it gives, as the device may be asked: where not exact, without denormals."""
     arrays = sample.arrays
-    if is_exact(device) or not any(x.dtype == np.float32 and (np.abs(x) < _TINY).any() for x in arrays):
+    if is_exact(device) or not any(x.dtype in _WITH_DENORMALS for x in arrays):
         return sample, expected
     sample = replace(sample, arrays=_without_denormals(arrays, _TINY))
     return sample, evaluate_sample(name, sample)
@@ -49,7 +52,9 @@ def assert_close_on(device: Device, name: str, sample: Sample, got: Arrays, expe
 
 
 def _without_denormals(arrays: Arrays, below: float) -> Arrays:
-    return tuple(
-        np.where(np.abs(x) < below, np.copysign(np.float32(0), x), x).astype(np.float32) if x.dtype == np.float32 else x
-        for x in arrays
-    )
+    return tuple(_kept(x, below) if x.dtype in _WITH_DENORMALS else x for x in arrays)
+
+
+def _kept(x: np.ndarray, below: float) -> np.ndarray:
+    wide = x.astype(np.float32)
+    return np.where(np.abs(wide) < below, np.copysign(np.float32(0), wide), wide).astype(x.dtype)

@@ -33,6 +33,8 @@ _LIMITS = (
 #: Features of shaders; a device is opened with these, where the adapter has them, and with timestamps.
 _FEATURES = ("shader-int64",)
 _TIMESTAMPS = "timestamp-query"
+#: The wgpu whose inner calls are known.
+_NATIVE = "0.32."
 #: Offsets of bindings: WebGPU's default, which every adapter keeps to.
 ALIGNMENT = 256
 
@@ -77,6 +79,9 @@ class Gpu:
             required_features=sorted({*self.features, *((_TIMESTAMPS,) if self.has_timestamps else ())}),
             required_limits=dict(self.limits),
         )
+        #: wgpu's module of native calls, for what the package offers slowly or not at all; None where there is none.
+        known = package.__version__.startswith(_NATIVE)
+        self.native: Any = getattr(getattr(package.backends, "wgpu_native", None), "_api", None) if known else None
         self.lock = threading.RLock()
         self.reading = threading.RLock()
         self.lost: str | None = None

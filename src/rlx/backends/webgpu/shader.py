@@ -22,7 +22,7 @@ _BOUNDS_CHECKS = 1  # WGPUShaderRuntimeChecks_BoundsChecks
 
 def shader_module(gpu: Gpu, source: str, *, within: bool) -> Any:
     """A wgpu shader module. within: every access to arrays other than storage is within bounds."""
-    native = getattr(getattr(gpu.wgpu.backends, "wgpu_native", None), "_api", None)
+    native = gpu.native
     create = getattr(getattr(native, "libf", None), "wgpuDeviceCreateShaderModuleTrusted", None)
     if native is None or create is None:
         return gpu.device.create_shader_module(code=source)

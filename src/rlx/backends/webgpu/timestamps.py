@@ -62,6 +62,5 @@ class Timestamps:
 
 def _period(gpu: Gpu) -> float:
     """Nanoseconds a tick; wgpu's native library counts in the device's ticks and tells their length."""
-    native = getattr(gpu.wgpu.backends, "wgpu_native", None)
-    ask = getattr(getattr(native, "lib", None), "wgpuQueueGetTimestampPeriod", None)
+    ask = getattr(getattr(gpu.native, "lib", None), "wgpuQueueGetTimestampPeriod", None)
     return float(ask(gpu.device.queue._internal)) if ask is not None else 1.0

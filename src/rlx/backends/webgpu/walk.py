@@ -75,6 +75,7 @@ class Walk:
 
     def _launch(self, step: Any) -> None:
         found = self._prepared.get(id(step))
+        native = self._gpu.native if found is not None and self._timestamps is None else None
         if found is None:
             found = self._prepared[id(step)] = self._launches.prepare(step, self._spaces)
         pipeline, group = found
@@ -85,12 +86,19 @@ class Walk:
             self._pass = self._encoder.begin_compute_pass(timestamp_writes=self._timestamps.next(step[4]))
         elif self._pass is None:
             self._pass = self._encoder.begin_compute_pass()
-        if pipeline is not self._pipeline:
-            self._pass.set_pipeline(pipeline)
-            self._pipeline = pipeline
-        self._pass.set_bind_group(0, group)
         columns, rows = step[3]
-        self._pass.dispatch_workgroups(columns, rows, 1)
+        if native is not None:  # encoded before: checked then, and 3 us less here
+            library, handle = native.lib, self._pass._internal
+            if pipeline is not self._pipeline:
+                library.wgpuComputePassEncoderSetPipeline(handle, pipeline._internal)
+            library.wgpuComputePassEncoderSetBindGroup(handle, 0, group._internal, 0, native.ffi.NULL)
+            library.wgpuComputePassEncoderDispatchWorkgroups(handle, columns, rows, 1)
+        else:
+            if pipeline is not self._pipeline:
+                self._pass.set_pipeline(pipeline)
+            self._pass.set_bind_group(0, group)
+            self._pass.dispatch_workgroups(columns, rows, 1)
+        self._pipeline = pipeline
         if self._timestamps is not None and self._timestamps.is_full:
             self._submit()
 
