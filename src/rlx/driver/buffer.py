@@ -315,7 +315,7 @@ class Buffer:
         """A DLPack capsule over the same bytes, or over a copy; versioned where the reader can take it.
 
         stream: the reader's queue; -1 where the reader sees to the order. See `rlx.driver.handover`.
-        dl_device: the buffer's own, or the host: there it is a copy. copy: True copies, False never does.
+        dl_device: the buffer's own, or the host, whatever the device: there it is a copy. copy: False never copies.
         Raises DLPackError: a stream that cannot be, another device, a copy that was forbidden, a dtype without a code,
         a read-only buffer for a reader that does not know the flag. DeviceError where work that the bytes were waiting
         for failed.

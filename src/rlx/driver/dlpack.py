@@ -119,9 +119,9 @@ def export_buffer(
     copy: bool | None,
 ) -> object:
     """What `Buffer.__dlpack__` gives; see there."""
-    device = number_of(buffer)
-    elsewhere = dl_device is not None and tuple(dl_device) != device
-    if elsewhere and tuple(dl_device or ()) != CPU:
+    elsewhere = dl_device is not None and tuple(dl_device) == CPU and not buffer.block.memory.backend.host_visible
+    device = CPU if elsewhere else number_of(buffer)
+    if dl_device is not None and tuple(dl_device) != device:
         raise DLPackError(f"{buffer.type} is on DLPack device {device}, asked for {dl_device}", hint="use to(device)")
     if elsewhere and copy is False:
         raise DLPackError(f"{buffer.type} is on {buffer.device}: on the host it is a copy, and copy=False was asked")
@@ -132,7 +132,6 @@ def export_buffer(
     if copied:
         PENDING_WORK.wait(buffer.block)
         buffer = buffer.to(HOST) if elsewhere else buffer.copy()
-        device = CPU if elsewhere else device
     block, versioned = buffer.block, max_version is not None and max_version[0] >= 1
     tensor = Tensor(buffer.address, buffer.shape, buffer.strides, buffer.dtype, device, buffer.readonly, block)
     capsule = export_tensor(tensor, versioned=versioned, copied=copied)
