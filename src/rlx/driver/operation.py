@@ -2,7 +2,7 @@
 
 The functions here make operations; a `CommandStream` executes them. An operation holds its buffers' bytes (not the
 buffers: `Buffer.free` after the making is safe), so it keeps what it touches until it ends. It never changes; the
-stream's thread executes it, once.
+stream's thread executes it, once. Work is bound by `partial`, since the frames of a failure keep what a closure holds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -62,14 +63,14 @@ def run_operation(
     call = call_of(work)
     reads, writes = tuple(b.retain() for b in inputs), tuple(b.retain() for b in outputs)
     name = name or name_of(work)
-    return Operation("run", what or name, name, where, lambda: call(reads, writes), None, reads, writes)
+    return Operation("run", what or name, name, where, partial(call, reads, writes), None, reads, writes)
 
 
 def copy_operation(destination: Buffer, source: Buffer, name: str, where: str) -> Operation:
     """`destination.copy_from(source)`. Raises BufferFreed."""
     target, origin = destination.retain(), source.retain()
     name = name or f"copy of {source.type}"
-    return Operation("copy", "", name, where, lambda: target.copy_from(origin), None, (origin,), (target,))
+    return Operation("copy", "", name, where, partial(target.copy_from, origin), None, (origin,), (target,))
 
 
 def fill_operation(buffer: Buffer, value: complex | np.generic, name: str, where: str) -> Operation:
@@ -77,7 +78,7 @@ def fill_operation(buffer: Buffer, value: complex | np.generic, name: str, where
     target = buffer.retain()
     name = name or f"fill of {buffer.type}"
     return Operation(
-        "fill", _shown(value, target.type.dtype), name, where, lambda: target.fill(value), None, (), (target,)
+        "fill", _shown(value, target.type.dtype), name, where, partial(target.fill, value), None, (), (target,)
     )
 
 
@@ -109,13 +110,13 @@ def wait_operation(semaphore: Semaphore, value: int, name: str, where: str) -> O
     """`semaphore.wait(value)`. Raises SemaphoreError."""
     check_payload(semaphore.name, value)
     name = name or f"wait for {semaphore.name} to reach {value}"
-    return Operation("wait", str(value), name, where, lambda: semaphore.wait(value))
+    return Operation("wait", str(value), name, where, partial(semaphore.wait, value))
 
 
 def record_operation(event: Event, device: Device, where: str) -> Operation:
     """The event is reached, when `device` has done what was submitted to it before; it was begun by the caller."""
     name = f"record of {event.name}"
-    return Operation("record", event.name, name, where, lambda: await_device(device), event.finish)
+    return Operation("record", event.name, name, where, partial(await_device, device), event.finish)
 
 
 def await_operation(event: Event, where: str) -> Operation:

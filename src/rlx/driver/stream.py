@@ -4,7 +4,7 @@ Ordering. Operations of one stream run one after the other, in the order in whic
 streams are ordered only by semaphores and events. Enqueuing returns at once. A device may have any number of streams,
 and they run beside each other.
 Owner. A stream keeps what its pending operations touch: `Buffer.free` after enqueuing is safe, the bytes end when the
-operation is done.
+operation is done, also where it fails: the error keeps the lines that it came through, and no local variable of theirs.
 Failure. The first operation that fails stops the stream: what is behind it does not run, events and semaphores behind
 it fail, and each later wait (`synchronize`, `Event.wait`, `Semaphore.wait`, another stream's) raises the same
 DeviceError, which names that operation and the line that enqueued it, and has its exception as `__cause__`. `reset`
@@ -21,6 +21,7 @@ Lifetime. A stream that nobody holds ends after its pending work. At interpreter
 from __future__ import annotations
 
 import threading
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -127,20 +128,30 @@ class _Queue:
                 operation.work()
             except DeviceError as error:  # came from elsewhere: the operation that failed first keeps its name
                 self.failure = error
+                _let_go(error)
             except BaseException as error:  # noqa: BLE001  # whatever it is, it travels to those who wait
                 what = error.message if isinstance(error, RLXError) else str(error)
                 self.failure = DeviceError(
                     f"{operation.name} failed: {type(error).__name__}: {what}", where=operation.where
                 )
                 self.failure.__cause__ = error
+                _let_go(error)
         PENDING_WORK.end(operation.blocks, self.failure)
         if operation.settle is not None:
             operation.settle(self.failure)
+        del operation  # a failure's frames keep this one
 
     def close(self) -> None:
         with self.lock:
             self.closed = True
             self.ready.notify()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Let an error that outlives its work keep the lines that it came through, and nothing that they held."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class CommandStream:

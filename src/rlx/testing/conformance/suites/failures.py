@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,6 +21,14 @@ CULPRIT, FIRST = "layer 3 matmul", "layer 3 matmul failed: ZeroDivisionError: on
 
 def _fail(inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
     raise ZeroDivisionError("on purpose")
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    """Wait, a little: a worker may still be letting go."""
+    for _ in range(100):
+        if true():
+            return
+        time.sleep(0.001)
 
 
 def _expect_culprit(error: BaseException) -> None:
@@ -99,6 +109,22 @@ def reset_makes_the_stream_usable_and_leaves_the_semaphore_failed(subject: Subje
     stream.synchronize()
     expect_bits(subject.read(buffer), np.ones(64, np.float32), "what was written after the reset")
     expect_raises(DeviceError, semaphore.query, "_fail")
+
+
+@SUITE.case
+def a_failure_holds_no_bytes(subject: Subject) -> None:
+    gc.collect()
+    stream, semaphore = subject.stream(), Semaphore()
+    start = subject.memory.statistics.in_use
+    longer, shorter = (subject.buffer(np.zeros(n, np.float32)) for n in (5000, 4999))
+    stream.run(lambda inputs, outputs: outputs[0].copy_from(inputs[0]), [longer], [shorter])
+    stream.signal(semaphore, 1)
+    longer.free()
+    shorter.free()
+    expect_raises(DeviceError, stream.synchronize, "BufferMismatch")
+    _wait_until(lambda: subject.memory.statistics.in_use == start)
+    expect_equal(subject.memory.statistics.in_use, start, "bytes in use after the failure")
+    expect_raises(DeviceError, semaphore.query, "BufferMismatch")
 
 
 @SUITE.case
