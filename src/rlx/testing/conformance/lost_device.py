@@ -16,6 +16,8 @@ import numpy as np
 
 from rlx.driver import HOST, Buffer, BufferHandle, CommandStream, Device, DeviceArena, Event, Semaphore, device_memory
 from rlx.errors import DeviceLost
+from rlx.options import Options
+from rlx.runtime import CompiledGraph, Session
 from rlx.testing.conformance.blocking import Caller, Gate
 from rlx.testing.conformance.case import Programs
 from rlx.testing.conformance.expect import expect, expect_bits, expect_equal
@@ -30,6 +32,9 @@ class Scene:
         self.in_use = device_memory(device).statistics.in_use
         self.programs = Programs(device)
         self.program = self.programs.get(affine())
+        compiled = Session(device, Options(cache=False)).compile(affine())
+        assert isinstance(compiled, CompiledGraph)
+        self.compiled = compiled
         ones = np.ones(64, np.float32)
         self.x, self.y = (Buffer.from_numpy(ones, copy=True, device=device) for _ in range(2))
         self.host = Buffer.from_numpy(ones.copy())
@@ -83,7 +88,8 @@ def every_operation_raises_it(scene: Scene) -> None:
     operations: tuple[Callable[[], object], ...] = (
         lambda: x.fill(1), lambda: x[3:5].fill(1), lambda: x.copy_from(y), lambda: x.copy_from(scene.host), x.copy,
         lambda: x.to(HOST), lambda: scene.program.run([x], [y]), lambda: scene.idle.run_now(scene.program, [x], [y]),
-        scene.state.read, lambda: scene.state.write(new), scene.state.reset,
+        lambda: scene.compiled(x=new), lambda: scene.compiled.run({"x": x}, {"y": y}), scene.state.read,
+        lambda: scene.state.write(new), scene.state.reset,
         lambda: Buffer.from_numpy(new, copy=True, device=scene.device),
     )  # fmt: skip
     for operation in operations:
@@ -122,10 +128,11 @@ def everything_can_be_given_back(scene: Scene) -> None:
     scene.state.close()
     scene.arena.close()
     scene.programs.close()
+    scene.compiled.close()
     for stream in (scene.busy, scene.idle, scene.elsewhere):
         stream.close()
     scene.waiting.clear()
-    del buffer, scene.program
+    del buffer, scene.program, scene.compiled
     gc.collect()
     memory = device_memory(scene.device)
     expect(memory.statistics.in_use <= scene.in_use, f"{memory.statistics.in_use} bytes are still in use")

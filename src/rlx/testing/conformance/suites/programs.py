@@ -39,7 +39,7 @@ def _meaning(x: np.ndarray) -> np.ndarray:
 
 def _calls(subject: Subject, program: CompiledGraph) -> Mapping[str, Callable[[np.ndarray], np.ndarray]]:
     """Ways of running the program: name -> what takes x and gives y."""
-    result, stream = np.empty(MANY.sizes, np.int32), subject.stream()
+    given, result, stream = np.empty(MANY.sizes, np.int32), np.empty(MANY.sizes, np.int32), subject.stream()
     x, y = Buffer.empty(MANY, subject.device), Buffer.empty(MANY, subject.device)
     commands = CommandBuffer("call")
     commands.run(commands.graph(scramble()), [commands.slot("x", MANY)], [commands.slot("y", MANY)])
@@ -58,6 +58,16 @@ def _calls(subject: Subject, program: CompiledGraph) -> Mapping[str, Callable[[n
         commands.replay(stream, {**inputs, "y": y}, programs={key: program.executable})
         return y
 
+    def bound(run: Callable[[], None], content: np.ndarray) -> np.ndarray:
+        given[...] = content
+        run()
+        return result.copy()
+
+    def bound_to_buffers(run: Callable[[], None], content: np.ndarray) -> np.ndarray:
+        fed(content)
+        run()
+        return subject.read(y)
+
     return {
         "arrays": lambda content: program(x=content)["y"],
         "arrays into arrays": lambda content: program.run({"x": content}, {"y": result})["y"],
@@ -66,12 +76,17 @@ def _calls(subject: Subject, program: CompiledGraph) -> Mapping[str, Callable[[n
         "enqueued": lambda content: later(lambda s, fed: program.submit(fed, s)["y"], content),
         "enqueued into buffers": lambda content: later(lambda s, fed: program.submit(fed, s, {"y": y})["y"], content),
         "replayed": lambda content: later(replayed, content),
+        "bound": partial(bound, program.bind({"x": given}, {"y": result})),
+        "bound to buffers": partial(bound_to_buffers, program.bind({"x": x}, {"y": y})),
     }
 
 
 #: Ways in which the caller brings the outputs' buffers.
-INTO_BUFFERS = ("buffers into buffers", "enqueued into buffers", "replayed")
-WAYS = {way.replace(" ", "_"): way for way in ("arrays", "arrays into arrays", "buffers", "enqueued", *INTO_BUFFERS)}
+INTO_BUFFERS = ("buffers into buffers", "enqueued into buffers", "replayed", "bound to buffers")
+WAYS = {
+    way.replace(" ", "_"): way
+    for way in ("arrays", "arrays into arrays", "bound", "buffers", "enqueued", *INTO_BUFFERS)
+}
 
 
 @SUITE.for_each(WAYS)
@@ -105,7 +120,7 @@ def a_call_starts_no_thread_and_waits_for_no_other_stream(subject: Subject) -> N
         expect_equal(new, set(), "threads that five calls started")
 
 
-@SUITE.for_each({way: way for way in ("arrays", "buffers", "enqueued")})
+@SUITE.for_each({way: way for way in ("arrays", "bound", "buffers", "enqueued")})
 def two_threads_run_one_program_many_times(subject: Subject, way: str) -> None:
     program = _compiled(subject)
 
