@@ -5,26 +5,37 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from workload import Run
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+    from rlx.runtime import CompiledGraph
 
 Feeds = Mapping[str, np.ndarray]
 Save = Callable[[Path], None]
 
 
-def rlx_onnx(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
+def rlx_program(save: Save, feeds: Feeds, threads: int) -> CompiledGraph:
     import rlx
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         save(path)
-        session = rlx.Session("cpu", rlx.Options(threads=threads))
-        program = session.compile(rlx.load(path), {name: array.shape for name, array in feeds.items()})
+        loaded = rlx.load(path)
+    session = rlx.Session("cpu", rlx.Options(threads=threads))
+    return session.compile(loaded, {name: array.shape for name, array in feeds.items()})
+
+
+def rlx_onnx(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
+    program = rlx_program(save, feeds, threads)
     return lambda: program.run(feeds)[output]
 
 
-def onnxruntime(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
+def onnxruntime_session(save: Save, threads: int) -> InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -32,8 +43,12 @@ def onnxruntime(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         save(path)
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda: session.run([output], dict(feeds))[0]
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def onnxruntime(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
+    session, given = onnxruntime_session(save, threads), dict(feeds)
+    return lambda: session.run([output], given)[0]
 
 
 def openvino(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
@@ -48,4 +63,5 @@ def openvino(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
     model.reshape({name: array.shape for name, array in feeds.items()})
     hints = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(model, "CPU", {**hints, "INFERENCE_NUM_THREADS": threads}).create_infer_request()
-    return lambda: request.infer(dict(feeds), share_inputs=True, share_outputs=True)[output]
+    given = dict(feeds)
+    return lambda: request.infer(given, share_inputs=True, share_outputs=True)[output]

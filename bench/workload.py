@@ -30,6 +30,7 @@ class Workload:
     tolerance: greatest difference of any element, relative to the largest of the judge's answer.
     flops, nbytes: arithmetic that must be done, and bytes that must be moved between memory and caches, at least.
     note: what a reader must know about how a system was set up.
+    calls: runs that are timed together, for work so short that a clock would disturb it; times are of one.
     """
 
     name: str
@@ -40,4 +41,5 @@ class Workload:
     flops: float
     nbytes: float
     note: str = ""
+    calls: int = 1
     threads: tuple[int, ...] = field(default=(1, 2))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from workloads import gpt2, minilm, resnet50, streaming
+from workloads import calls, gpt2, minilm, resnet50, streaming
 
-ALL = [*minilm.WORKLOADS, *resnet50.WORKLOADS, *gpt2.WORKLOADS, *streaming.WORKLOADS]
+ALL = [*minilm.WORKLOADS, *resnet50.WORKLOADS, *gpt2.WORKLOADS, *streaming.WORKLOADS, *calls.WORKLOADS]

@@ -7,10 +7,8 @@ onnxruntime have inputs and outputs bound beforehand.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import gpt2_model as model
 import numpy as np
@@ -23,14 +21,8 @@ def _parts(decodes: bool) -> tuple[systems.Save, dict[str, np.ndarray]]:
 
 
 def rlx(decodes: bool, threads: int) -> Run:
-    import rlx
-
     save, feeds = _parts(decodes)
-    with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder) / "gpt2.onnx")
-        loaded = rlx.load(Path(folder) / "gpt2.onnx")
-    session = rlx.Session("cpu", rlx.Options(threads=threads))
-    program = session.compile(loaded, {name: array.shape for name, array in feeds.items()})
+    program = systems.rlx_program(save, feeds, threads)
     results = {name: np.empty(type.sizes, type.dtype.numpy) for name, type in program.outputs.items()}
     once = program.bind(feeds, results)
 
@@ -42,15 +34,8 @@ def rlx(decodes: bool, threads: int) -> Run:
 
 
 def onnxruntime(decodes: bool, threads: int) -> Run:
-    import onnxruntime
-
     save, feeds = _parts(decodes)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "gpt2.onnx"
-        save(path)
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = systems.onnxruntime_session(save, threads)
     binding = session.io_binding()
     for name, array in feeds.items():
         binding.bind_cpu_input(name, array)
