@@ -7,7 +7,7 @@ first: products a second against a loop of multiply-adds in registers, bytes a s
 ceilings are measured first, on the same device. Results are compared with NumPy's on a sample of their elements.
 
 --only: workloads whose name has this in it. --small: sizes for software adapters. --tiles: every matrix product in each
-size of tile instead of the chosen one.
+size of tile instead of the chosen one, with the left operand's vectors along k and along m.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -234,7 +234,7 @@ def report(workload: Workload, times: list[tuple[str, int]], flops: float, rate:
         else f"{workload.bytes / total / 1e9:9.1f} GB/s   "
     )
     print(
-        f"{workload.name:42} {note:8}{total * 1e6:10.1f} us {speed} {limit / total:6.1%} of its limit  [{kernels}]",
+        f"{workload.name:42} {note:10}{total * 1e6:10.1f} us {speed} {limit / total:6.1%} of its limit  [{kernels}]",
         flush=True,
     )
 
@@ -256,9 +256,10 @@ def main() -> None:
         if not options.tiles:
             report(workload, measured(workload, device, options.rounds), flops, rate)
         elif workload.name.startswith("product"):
-            for tile, _ in TILES:
+            for tile in (replace(tile, along_k=along_k) for tile, _ in TILES for along_k in (True, False)):
                 matmul_template.tile_for = lambda *_, tile=tile: tile
                 note = f"{tile.height}x{tile.width}" + ("" if tile.slices == 1 else f"/{tile.slices}")
+                note += "k" if tile.along_k else "m"
                 times = measured(workload, device, options.rounds, note)
                 matmul_template.tile_for = tile_for
                 report(workload, times, flops, rate, note)

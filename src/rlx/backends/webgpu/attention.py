@@ -111,7 +111,7 @@ class _Attention:
         ]
         sizes = ((spec.m, spec.d), (spec.n, spec.d), (spec.n, spec.e))
         self.sides = [
-            MatrixSide(f"a{i}", "m", f"start{i}", (outer, along), (inner, within), bases[i], over, "0.0f", "f32", 4)
+            MatrixSide(f"a{i}", True, f"start{i}", (outer, along), (inner, within), bases[i], over, "0.0f", "f32", 4)
             for i, ((outer, inner), (over, along, within)) in enumerate(zip(sizes, split, strict=True))
         ]
         self.starts = [f"{bases[i]} + {offset('batch', spec.batch, over)}" for i, (over, _, _) in enumerate(split)]

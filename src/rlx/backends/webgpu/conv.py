@@ -133,18 +133,27 @@ def _tiled(
     weights = _joined([(right.sizes[i], steps[1 + d]) for i, d in enumerate(order)])
     per_group = features * steps[0]
     left = MatrixSide(
-        "a1", "m", "w_start", ((features,), (steps[0],)), weights, bases[1], (per_group,), zero, kind, tile.depth
+        "a1",
+        tile.along_k,
+        "w_start",
+        ((features,), (steps[0],)),
+        weights,
+        bases[1],
+        (per_group,),
+        zero,
+        kind,
+        tile.depth,
     )
-    product = Product(spec.groups, features, places, right.k, kind, zero, tile)
+    product = Product(spec.groups, features, places, right.k, kind, zero, tile, left, right, target.workgroup_bytes)
     emitter = BodyEmitter(target)
     stored = {s.memory.name for s in epilogue.stores}
     declarations = bind_arguments(emitter, args, stored, bases, (1,) if left.vector else ())
-    declarations += product.declarations(right)
+    declarations += product.declarations()
     group, columns, rows = workgroup_grid(product.groups)
     product.place(emitter.line, group)
     emitter.line(f"let w_start = {bases[1]} + batch * {per_group};")
     emitter.line(f"let x_start = {bases[0]} + batch * {spec.channels // spec.groups * int(spec.x.strides[1])};")
-    product.sums(emitter.line, left, right)
+    product.sums(emitter.line)
     product.finish(emitter, lambda: _store(emitter, epilogue, spec, "n", f"batch * {features} + m"))
     source = module_source(declarations, emitter.lines, target, INVOCATIONS)
     return Shader(source, len(args), (columns, rows))

@@ -89,7 +89,7 @@ def bind_arguments(
 class MatrixSide:
     """One operand of a product, as `tiles.Operand` wants it. vector: four elements of a piece are one vector in memory.
 
-    name: of its array. letter: m for the left side, whose vectors run along k, n for the right one, whose run along n.
+    name: of its array. pieces_along_k: the four elements of a piece are neighbours along k, not along m or n.
     outer, k: (sizes, strides) of the outer dimensions and of k's. base, others: what else is added to each address.
     depth: steps of k that are loaded at a time.
     """
@@ -97,7 +97,7 @@ class MatrixSide:
     def __init__(
         self,
         name: str,
-        letter: str,
+        pieces_along_k: bool,
         start: str,
         outer: tuple[Sequence[int], Sequence[int]],
         k: tuple[Sequence[int], Sequence[int]],
@@ -107,25 +107,28 @@ class MatrixSide:
         kind: str,
         depth: int,
     ) -> None:
-        self.name, self.letter, self.start, self.zero, self.kind = name, letter, start, zero, kind
+        self.name, self.pieces_along_k, self.start, self.zero, self.kind = name, pieces_along_k, start, zero, kind
         (self.sizes, self.strides), (self.k_sizes, self.k_strides) = outer, k
         self.k = math.prod(self.k_sizes)
         self.ragged = self.k % depth != 0
         near = abs(self.k_strides[-1]) if self.k_strides else 1 << 30
         far = abs(self.strides[-1]) if self.strides else 1 << 30
         self.along_k = near <= far
-        inner, rest = (k, outer) if letter == "m" else (outer, k)
+        inner, rest = (k, outer) if pieces_along_k else (outer, k)
         steps = [*rest[1], *inner[1][:-1], *others, base]
         self.vector = (
             bool(inner[1]) and inner[1][-1] == 1 and inner[0][-1] % 4 == 0 and all(step % 4 == 0 for step in steps)
         )
 
     def begin(self, line: Callable[[str], None], piece: int, outer: str) -> None:
-        pieces = range(1 if self.letter == "m" or self.vector else 4)
-        for c in pieces:
-            line(f"let {self.name}i{piece}_{c} = {outer}{f' + {c}' if c else ''};")
-            place = offset(f"{self.name}i{piece}_{c}", self.sizes, self.strides)
-            line(f"let {self.name}p{piece}_{c} = {self.start} + {place};")
+        single = self.pieces_along_k or self.vector
+        for c in range(1 if single else 4):
+            place, at = f"{self.name}i{piece}_{c}", f"{self.name}p{piece}_{c}"
+            if c and len(self.sizes) == 1:
+                line(f"let {at} = {self.name}p{piece}_0 + {c * self.strides[0]};")
+                continue
+            line(f"let {place} = {outer}{f' + {c}' if c else ''};")
+            line(f"let {at} = {self.start} + {offset(place, self.sizes, self.strides)};")
 
     def load(self, line: Callable[[str], None], piece: int, k: str, into: str) -> None:
         line("{")
@@ -136,7 +139,7 @@ class MatrixSide:
             line(f"{into} = {f'select({none}, {value}, k < {self.k})' if self.ragged else value};")
         else:
             for c in range(4):
-                outer, step = (0, c) if self.letter == "m" else (c, 0)
+                outer, step = (0, c) if self.pieces_along_k else (c, 0)
                 line(f"let k_{c} = k{f' + {step}' if step else ''};")
                 address = f"{self.name}p{piece}_{outer} + {offset(f'k_{c}', self.k_sizes, self.k_strides)}"
                 value = f"{self.name}[{address}]"
@@ -151,21 +154,23 @@ def _shader(
     batch, m, n, k = (math.prod(s) for s in (spec.batch, spec.m, spec.n, spec.k))
     kind, zero = register_type(spec.acc_dtype, target), literal(0, spec.acc_dtype, target)
     tile = tile_for(batch, m, n)
-    product = Product(batch, m, n, k, kind, zero, tile)
     groups = len(spec.batch)
     a_batch, a_m, a_k = _split(spec.a.strides, groups, len(spec.m))
     b_batch, b_k, b_n = _split(spec.b.strides, groups, len(spec.k))
-    left = MatrixSide("a0", "m", "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind, tile.depth)
-    right = MatrixSide("a1", "n", "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind, tile.depth)
+    left = MatrixSide(
+        "a0", tile.along_k, "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind, tile.depth
+    )
+    right = MatrixSide("a1", False, "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind, tile.depth)
+    product = Product(batch, m, n, k, kind, zero, tile, left, right, target.workgroup_bytes)
     emitter = BodyEmitter(target)
     stored = {s.memory.name for part in parts for s in part.epilogue.stores}
     vectors = [i for i, side in enumerate((left, right)) if side.vector]
-    declarations = bind_arguments(emitter, args, stored, bases, vectors) + product.declarations(right)
+    declarations = bind_arguments(emitter, args, stored, bases, vectors) + product.declarations()
     group, columns, rows = workgroup_grid(product.groups)
     product.place(emitter.line, group)
     emitter.line(f"let a_start = {bases[0]} + {offset('batch', spec.batch, a_batch)};")
     emitter.line(f"let b_start = {bases[1]} + {offset('batch', spec.batch, b_batch)};")
-    product.sums(emitter.line, left, right)
+    product.sums(emitter.line)
 
     def each() -> None:
         for part in parts:

@@ -1,8 +1,9 @@
 """Sums of products in tiles: one workgroup computes a tile of a result from tiles of two operands in its memory.
 
 Each of 256 invocations keeps a few rows by a few columns of the tile in registers; both operands pass through workgroup
-memory some steps of k at a time, in vectors of four: the left one along k, the right one along the columns. While a
-tile's products are summed, the next one's elements are already on their way from memory.
+memory some steps of k at a time, in vectors of four: the right one along the columns, the left one along k or along the
+rows. While a tile's products are summed, the next one's elements are already on their way from memory; where workgroup
+memory has room for two, they need not wait there.
 
 Where there are too few tiles to keep a large device busy, tiles are small and their invocations stand in slices, each
 of which sums its own share of every block of k; in the end the slices' sums are added by a tree. Otherwise each sum
@@ -24,12 +25,18 @@ INVOCATIONS = 256
 
 @dataclass(frozen=True)
 class Tile:
-    """rows, columns: of one invocation; columns are a multiple of 4. down, across: invocations of one slice."""
+    """rows, columns: of one invocation, multiples of 4. down, across: invocations of one slice.
+
+    depth: steps of k that are in workgroup memory at a time, all slices' together; four or more a slice.
+    along_k: the left operand's vectors are four steps of k of one row, not one step of four rows.
+    """
 
     rows: int
     columns: int
     down: int = 16
     across: int = 16
+    depth: int = 16
+    along_k: bool = True
 
     @property
     def slices(self) -> int:
@@ -43,11 +50,6 @@ class Tile:
     def width(self) -> int:
         return self.across * self.columns
 
-    @property
-    def depth(self) -> int:
-        """Steps of k that are in workgroup memory at a time: all slices' together."""
-        return 16 if self.slices == 1 else 32
-
     def count(self, m: int, n: int) -> tuple[int, int]:
         """Tiles down and across an m by n result."""
         return -(-m // self.height), -(-n // self.width)
@@ -59,10 +61,10 @@ TILES = (
     (Tile(8, 4), 256),
     (Tile(4, 8), 256),
     (Tile(4, 4), 96),
-    (Tile(4, 4, 8, 16), 96),
-    (Tile(4, 4, 8, 8), 96),
-    (Tile(4, 4, 4, 16), 96),
-    (Tile(4, 4, 4, 8), 0),
+    (Tile(4, 4, 8, 16, 32), 96),
+    (Tile(4, 4, 8, 8, 64), 96),
+    (Tile(4, 4, 4, 16, 32), 96),
+    (Tile(4, 4, 4, 8, 64), 0),
 )
 
 
@@ -72,7 +74,7 @@ def tile_for(batch: int, m: int, n: int) -> Tile:
         down, across = tile.count(m, n)
         if batch * down * across >= enough and m * n >= 0.7 * down * across * tile.height * tile.width:
             return tile
-    return Tile(4, 4, 4, 8) if m <= 16 else Tile(4, 4, 8, 8)
+    return Tile(4, 4, 4, 8, 64) if m <= 16 else Tile(4, 4, 8, 8, 64)
 
 
 def turns(k: int) -> int:
@@ -81,13 +83,12 @@ def turns(k: int) -> int:
 
 
 class Operand(Protocol):
-    """Loads pieces, four elements each, of one side of the product.
+    """Loads pieces of one side of the product: four neighbours along m or n at one k, or along k at one m.
 
     along_k: neighbouring invocations should load neighbours along k (else along the outer dimension, m or n).
     begin: lines before the loop over k, for piece `piece`, whose outer index starts at the expression `outer`.
-    load: lines that leave the piece's elements in the variable `into`. The left side's four are at `k` to `k` + 3 and
-        `outer`, the right side's at `k` and `outer` to `outer` + 3. They are zero past the end of k; past that of
-        the outer dimension they are anything, as those sums are dropped.
+    load: lines that leave the piece's elements from `k` on in the variable `into`. They are zero past the end of k;
+        past that of the outer dimension they are anything, as those sums are dropped.
     """
 
     along_k: bool
@@ -99,7 +100,10 @@ class Operand(Protocol):
 
 @dataclass(frozen=True)
 class Product:
-    """The sums of one kernel. kind: their WGSL type. Tiles are numbered batch by batch, row by row."""
+    """The sums of one kernel. kind: their WGSL type. Tiles are numbered batch by batch, row by row.
+
+    workgroup_bytes: what the device has; whatever it is, a tile of each operand fits.
+    """
 
     batch: int
     m: int
@@ -108,32 +112,40 @@ class Product:
     kind: str
     zero: str
     tile: Tile
+    left: Operand
+    right: Operand
+    workgroup_bytes: int
 
     @property
     def groups(self) -> int:
         down, across = self.tile.count(self.m, self.n)
         return self.batch * down * across
 
-    def declarations(self, right: Operand) -> list[str]:
+    def declarations(self) -> list[str]:
         """The workgroup memory of the tiles."""
-        tile = self.tile
-        tiles = self._right + tile.depth * self._stride(right)
-        return [f"var<workgroup> tiles: array<vec4<{self.kind}>, {max(tiles, tile.slices // 2 * self._sums)}>;"]
+        size = max(self._buffers * self._size, self.tile.slices // 2 * self._sums)
+        return [f"var<workgroup> tiles: array<vec4<{self.kind}>, {size}>;"]
 
     @property
-    def _right(self) -> int:
-        """Where the right operand's vectors begin, behind the left one's."""
-        return self.tile.height * self.tile.depth // 4
+    def _strides(self) -> tuple[int, int]:
+        """Vectors from one k to the next, left and right; one more than needed keeps writes along k off one bank."""
+        wide = self.tile.height // 4, self.tile.width // 4
+        padded = wide[0] + (self.left.along_k and not self.tile.along_k), wide[1] + self.right.along_k
+        return padded if 16 * self.tile.depth * sum(padded) <= self.workgroup_bytes else wide
+
+    @property
+    def _size(self) -> int:
+        """Vectors of a tile of each operand."""
+        return self.tile.depth * sum(self._strides)
+
+    @property
+    def _buffers(self) -> int:
+        return 2 if 2 * 16 * self._size <= self.workgroup_bytes else 1
 
     @property
     def _sums(self) -> int:
         """Vectors of one slice's sums, which take the operands' place in the end."""
         return self.tile.height * self.tile.width // 4
-
-    def _stride(self, right: Operand) -> int:
-        """Vectors from one k to the next on the right; one more than its width keeps writes along k off one bank."""
-        width = self.tile.width // 4
-        return width + 1 if right.along_k and self.tile.columns * self.tile.rows <= 32 else width
 
     def place(self, line: Callable[[str], None], group: str) -> None:
         """Where this workgroup's tile stands: m0, n0 and batch; and the invocation's place in it: tx, ty, part."""
@@ -147,88 +159,97 @@ class Product:
         line(f"let ty = (i32(local) / {self.tile.across}) % {self.tile.down};")
         line(f"let part = i32(local) / {self.tile.across * self.tile.down};")
 
-    def sums(self, line: Callable[[str], None], left: Operand, right: Operand) -> None:
+    def sums(self, line: Callable[[str], None]) -> None:
         """The sums, in c{row}_{vector of columns}; of the first slice where there are several."""
         tile, vectors, depth = self.tile, self.tile.columns // 4, self.tile.depth
         for r in range(tile.rows):
             for j in range(vectors):
                 line(f"var c{r}_{j} = vec4<{self.kind}>({self.zero});")
-        stride = self._stride(right)
-        pieces = self._pieces(line, left, right, stride)
+        pieces = self._pieces(line)
         for name, _, operand, number, at, guard in pieces:
             line(f"var {name} = vec4<{self.kind}>({self.zero});")
             self._guarded(line, guard, lambda o=operand, i=number, d=at, n=name: o.load(line, i, d, n))
         line(f"for (var k0 = 0i; k0 < {self.k}; k0 = k0 + {depth}) {{")
-        line("workgroupBarrier();")
+        if self._buffers == 1:
+            line("let buffer = 0i;")
+            line("workgroupBarrier();")
+        else:
+            line(f"let buffer = (k0 / {depth}) % 2 * {self._size};")
         for name, place, _, _, _, guard in pieces:
-            self._guarded(line, guard, lambda p=place, n=name: line(f"{p} = {n};"))
+            self._guarded(line, guard, lambda p=place, n=name: line(f"tiles[buffer + {p}] = {n};"))
         line("workgroupBarrier();")
         line(f"if (k0 + {depth} < {self.k}) {{")
         for name, _, operand, number, at, guard in pieces:
             ahead = f"(k0 + {depth} + {at})"
             self._guarded(line, guard, lambda o=operand, i=number, d=ahead, n=name: o.load(line, i, d, n))
         line("}")
-        own = depth // 4 // tile.slices
-        line(f"for (var kk = part * {own}; kk < part * {own} + {own}; kk = kk + 1i) {{")
-        for r in range(tile.rows):
-            line(f"let f{r} = tiles[(ty * {tile.rows} + {r}) * {depth // 4} + kk];")
-        for step in range(4):
-            line("{")
-            for j in range(vectors):
-                line(f"let b{j} = tiles[{self._right + j * tile.across} + (kk * 4 + {step}) * {stride} + tx];")
+        own = depth // tile.slices
+        line(f"for (var kk = part * {own}; kk < part * {own} + {own}; kk = kk + 4i) {{")
+        if tile.along_k:
             for r in range(tile.rows):
-                for j in range(vectors):
-                    line(f"c{r}_{j} = c{r}_{j} + f{r}[{step}] * b{j};")
-            line("}")
+                row = f"(ty + {r // 4 * tile.down}) * 4 + {r % 4}"
+                line(f"let f{r} = tiles[buffer + ({row}) * {depth // 4} + kk / 4];")
+        for step in range(4):
+            self._step(line, step)
         line("}")
         line("}")
         self._add_slices(line)
 
+    def _step(self, line: Callable[[str], None], step: int) -> None:
+        """The products of one k."""
+        tile = self.tile
+        (left, right), columns = self._strides, tile.columns // 4
+        line("{")
+        for i in range(0 if tile.along_k else tile.rows // 4):
+            line(f"let f{i} = tiles[buffer + (kk + {step}) * {left} + ty + {i * tile.down}];")
+        for j in range(columns):
+            line(f"let b{j} = tiles[buffer + {tile.depth * left} + (kk + {step}) * {right} + tx + {j * tile.across}];")
+        for r in range(tile.rows):
+            for j in range(columns):
+                factor = f"f{r}[{step}]" if tile.along_k else f"f{r // 4}[{r % 4}]"
+                line(f"c{r}_{j} = c{r}_{j} + {factor} * b{j};")
+        line("}")
+
     def _add_slices(self, line: Callable[[str], None]) -> None:
         """Add the slices' sums to the first's: the upper half of them to the lower, until one is left."""
         tile, vectors = self.tile, self.tile.columns // 4
-        places = [
-            (r, j, f"at + {r * tile.width // 4 + j * tile.across}") for r in range(tile.rows) for j in range(vectors)
-        ]
+        count = tile.down * tile.across
+        places = [(r, j, f"at + {(r * vectors + j) * count}") for r in range(tile.rows) for j in range(vectors)]
         half = tile.slices // 2
         while half:
             line("workgroupBarrier();")
             line(f"if (part >= {half} && part < {2 * half}) {{")
-            line(f"let at = (part - {half}) * {self._sums} + ty * {tile.rows * tile.width // 4} + tx;")
+            line(f"let at = (part - {half}) * {self._sums} + i32(local) % {count};")
             for r, j, place in places:
                 line(f"tiles[{place}] = c{r}_{j};")
             line("}")
             line("workgroupBarrier();")
             line(f"if (part < {half}) {{")
-            line(f"let at = part * {self._sums} + ty * {tile.rows * tile.width // 4} + tx;")
+            line(f"let at = part * {self._sums} + i32(local) % {count};")
             for r, j, place in places:
                 line(f"c{r}_{j} = c{r}_{j} + tiles[{place}];")
             line("}")
             half //= 2
 
-    def _pieces(self, line: Callable[[str], None], left: Operand, right: Operand, stride: int):
+    def _pieces(self, line: Callable[[str], None]):
         """What this invocation brings: (register, place in workgroup memory, operand, piece, step of k, condition)."""
-        tile, found = self.tile, []
-        deep, wide = tile.depth // 4, tile.width // 4
-        for side, operand, total in (("l", left, tile.height * deep), ("r", right, wide * tile.depth)):
+        tile, found, start = self.tile, [], 0
+        sides = (("l", self.left, tile.height, "m0"), ("r", self.right, tile.width, "n0"))
+        for (side, operand, wide, origin), stride in zip(sides, self._strides, strict=True):
+            total = wide // 4 * tile.depth
             for number in range(-(-total // INVOCATIONS)):
                 at, d, outer = f"{side}at{number}", f"{side}d{number}", f"{side}o{number}"
                 line(f"let {at} = i32(local) + {number * INVOCATIONS};")
-                near, far = (deep, tile.height) if side == "l" else (tile.depth, wide)
-                depth, across = (
-                    (f"{at} % {near}", f"{at} / {near}") if operand.along_k else (f"{at} / {far}", f"{at} % {far}")
-                )
-                if side == "l":
-                    line(f"let {d} = ({depth}) * 4;")
-                    line(f"let {outer} = {across};")
-                    place = f"tiles[{outer} * {deep} + {d} / 4]"
-                else:
-                    line(f"let {d} = {depth};")
-                    line(f"let {outer} = ({across}) * 4;")
-                    place = f"tiles[{self._right} + {d} * {stride} + {outer} / 4]"
-                operand.begin(line, number, f"({'m0' if side == 'l' else 'n0'} + {outer})")
+                rows = side == "l" and tile.along_k  # pieces are four steps of one row
+                steps, outers = (tile.depth // 4, wide) if rows else (tile.depth, wide // 4)
+                near, far, by = (d, outer, steps) if operand.along_k else (outer, d, outers)
+                line(f"let {near} = {at} % {by};")
+                line(f"let {far} = {at} / {by};")
+                operand.begin(line, number, f"({origin} + {outer}{'' if rows else ' * 4'})")
                 guard = f"{at} < {total}" if total % INVOCATIONS else ""
-                found.append((f"{side}{number}", place, operand, number, d, guard))
+                place = f"{outer} * {steps} + {d}" if rows else f"{start} + {d} * {stride} + {outer}"
+                found.append((f"{side}{number}", place, operand, number, f"{d} * 4" if rows else d, guard))
+            start += tile.depth * stride
         return found
 
     def _guarded(self, line: Callable[[str], None], guard: str, emit: Callable[[], None]) -> None:
@@ -246,7 +267,8 @@ class Product:
         sums = ", ".join(f"c{r}_{j}" for r in range(tile.rows) for j in range(vectors))
         line(f"var sums = array<vec4<{self.kind}>, {tile.rows * vectors}>({sums});")
         line(f"for (var e = 0i; e < {4 * vectors * tile.rows}; e = e + 1i) {{")
-        line(f"let m = m0 + ty * {tile.rows} + e / {4 * vectors};")
+        line(f"let r = e / {4 * vectors};")
+        line(f"let m = m0 + (ty + r / 4 * {tile.down}) * 4 + r % 4;")
         line(f"let n = n0 + (tx + (e / 4) % {vectors} * {tile.across}) * 4 + e % 4;")
         line(f"if (m < {self.m} && n < {self.n}) {{")
         line("let total = sums[e / 4][e % 4];")
