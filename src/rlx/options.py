@@ -8,7 +8,7 @@ Environment variables only set defaults, at the time an `Options` is made:
     RLX_CACHE_BYTES  bound on the disk cache's size (default 2 GiB)
     RLX_THREADS      threads that run a program (default: the processors this process may use)
     RLX_VERIFY       1 runs the verifier after every pass
-    RLX_TARGET       native (default), avx512, avx512_bf16, amx_bf16, avx2 or portable: the CPU's instruction set
+    RLX_TARGET       native (default) or another of TARGETS: the CPU's instruction set
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Literal
 
 from rlx.errors import RLXError
 
-Precision = Literal["f32", "bf16"]
-PRECISIONS = ("f32", "bf16")
-TARGETS = ("native", "avx512", "avx512_bf16", "amx_bf16", "avx2", "portable")
+Precision = Literal["f32", "bf16", "int8-dynamic"]
+PRECISIONS = ("f32", "bf16", "int8-dynamic")
+TARGETS = ("native", "avx512", "avx512_bf16", "amx_bf16", "avx512_vnni", "avx2", "portable")
 
 
 class OptionError(RLXError, ValueError):
@@ -61,7 +61,8 @@ class Options:
     threads: threads that run one program, the caller's included; at most the processors this process may use is wise,
         more is allowed. Results do not depend on it.
     precision: "f32": every op computes in the dtype that the model names. "bf16": products of activations with weights
-        take their operands rounded to bf16 and sum in f32 (see `rlx.passes.precision`); never the default.
+        take their operands rounded to bf16 and sum in f32. "int8-dynamic": they take them in 8 bits, scaled by rows and
+        by columns, and sum exactly. See `rlx.passes.precision`; only "f32" is ever the default.
     target: CPU instruction set: "native" is what this machine has; the others are refused where it lacks them.
     optimize: False keeps the graph as it is written, each op its own kernel (for comparing).
     cache: keep compiled programs on disk, in `cache_dir`, at most `cache_bytes` in all.

@@ -67,3 +67,73 @@ def test_rounding_survives_the_cleanups() -> None:
     x = b.input("x", TensorType((4, 8), f32))
     graph = optimize(b.build([product(b, x, b.parameter("w", np.ones((8, 8), np.float32)))]), precision="bf16")
     assert operand_dtypes(graph) == [bf16.name]
+
+
+# -- int8-dynamic --------------------------------------------------------------------------------------------------
+
+
+def spelt_out(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """x @ w by the policy, in NumPy."""
+    most = [np.maximum(np.abs(a).max(axis=axis, keepdims=True), np.float32(2.0**-100)) for a, axis in ((x, 1), (w, 0))]
+    whole = [np.rint(a * (np.float32(127) / m)).astype(np.int64) for a, m in zip((x, w), most, strict=True)]
+    steps = [m / np.float32(127) for m in most]
+    return (whole[0] @ whole[1]).astype(np.float32) * steps[0] * steps[1]
+
+
+def test_rows_and_columns_are_scaled_to_8_bits_and_sums_are_exact() -> None:
+    rng = np.random.default_rng(2)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((7, 33), (33, 5)))
+    x[3] = 0
+    b = GraphBuilder()
+    graph = apply_precision(b.build([product(b, b.input("x", TensorType((7, 33), f32)), b.parameter("w", w))]),
+                            "int8-dynamic")  # fmt: skip
+    verify(graph)
+    assert operand_dtypes(graph) == ["i8"]
+    (got,) = interpret(graph, {"x": x}).values()
+    np.testing.assert_array_equal(got, spelt_out(x, w))
+    np.testing.assert_array_equal(got[3], 0)
+    largest = np.abs(x).max(axis=1, keepdims=True), np.abs(w).max(axis=0, keepdims=True)
+    moved = (
+        np.abs(x).sum(axis=1, keepdims=True) * largest[1] + largest[0] * np.abs(w).sum(axis=0, keepdims=True)
+    ) / 254
+    bound = moved + 33 * largest[0] * largest[1] / 254**2
+    assert np.all(np.abs(got - x.astype(np.float64) @ w) <= 1.001 * bound)
+
+
+def test_a_row_with_a_nan_or_an_infinity_gives_nan_and_the_others_what_they_should() -> None:
+    x = np.ones((3, 4), np.float32)
+    x[0, 1], x[2, 3] = np.nan, np.inf
+    b = GraphBuilder()
+    ones = b.parameter("w", np.ones((4, 2), np.float32))
+    graph = apply_precision(b.build([product(b, b.input("x", TensorType((3, 4), f32)), ones)]), "int8-dynamic")
+    with np.errstate(all="ignore"):
+        (got,) = interpret(graph, {"x": x}).values()
+    assert np.isnan(got[[0, 2]]).all()
+    np.testing.assert_allclose(got[1], 4, rtol=1e-6)
+
+
+def test_rows_are_scaled_before_the_views_that_keep_them() -> None:
+    rng = np.random.default_rng(4)
+    w = rng.standard_normal((8, 3)).astype(np.float32)
+    b = GraphBuilder()
+    x = b.input("x", TensorType((2, 3, 8), f32))
+    rows = b.emit("reshape", b.emit("transpose", x, permutation=(1, 0, 2)), shape=(6, 8))
+    mixed = b.emit("reshape", x, shape=(6, 8))
+    turned = b.emit("transpose", b.emit("reshape", x, shape=(8, 6)), permutation=(1, 0))
+    outputs = [product(b, v, b.parameter(n, w)) for v, n in ((rows, "a"), (mixed, "b"), (turned, "c"))]
+    graph = apply_precision(b.build(outputs), "int8-dynamic")
+    verify(graph)
+    rounded = [node.inputs[0].type.sizes for node in graph.nodes if node.op == "round"]
+    assert sorted(rounded) == sorted([(2, 3, 8), (8, 3), (8, 3), (8, 3), (6, 8)])
+    value = rng.standard_normal((2, 3, 8)).astype(np.float32)
+    views = value.transpose(1, 0, 2).reshape(6, 8), value.reshape(6, 8), value.reshape(8, 6).T
+    for got, view in zip(interpret(graph, {"x": value}).values(), views, strict=True):
+        np.testing.assert_array_equal(got, spelt_out(view, w))
+
+
+def test_weights_on_the_left_keep_f32_in_8_bits() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((4, 4), f32))
+    graph = b.build([product(b, b.parameter("w", np.ones((4, 4), np.float32)), x)])
+    assert operand_dtypes(apply_precision(graph, "int8-dynamic")) == ["f32"]
+    assert operand_dtypes(apply_precision(graph, "bf16")) == ["bf16"]

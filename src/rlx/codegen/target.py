@@ -13,7 +13,8 @@ from dataclasses import dataclass
 class Target:
     """One instruction set.
 
-    name: of the preset it came from: "avx512", "avx512_bf16", "amx_bf16", "avx2", "portable", "neon".
+    name: of the preset it came from: "avx512", "avx512_bf16", "amx_bf16", "avx512_vnni", "avx2", "portable",
+        "neon".
     triple, cpu, features: as LLVM spells them; a feature is "+name" or "-name".
     vector_bits: width of the registers that the emitter fills.
     l1d, l2, l3: bytes of cache that one worker can count on; templates choose their blocks by them.
@@ -56,16 +57,16 @@ _AVX2 = ("+sse4.2", "+avx", "+avx2", "+fma", "+f16c", "+bmi", "+bmi2", "+movbe",
 _AVX512 = (*_AVX2, "+avx512f", "+avx512bw", "+avx512dq", "+avx512vl", "+avx512cd")
 
 
-def _bf16(name: str, *features: str) -> Target:
-    """AVX-512 with pairs of bf16, and what else is named."""
-    features = (*_AVX512, "+avx512bf16", *features)
-    return Target(name, "x86_64-unknown-linux-gnu", "x86-64-v4", features, 512, l2=1 << 20, l3=16 << 20)
+def _avx512(name: str, *features: str) -> Target:
+    """AVX-512 and what else is named."""
+    return Target(name, "x86_64-unknown-linux-gnu", "x86-64-v4", (*_AVX512, *features), 512, l2=1 << 20, l3=16 << 20)
 
 
 PRESETS: dict[str, Target] = {
-    "avx512": Target("avx512", "x86_64-unknown-linux-gnu", "x86-64-v4", _AVX512, 512, l2=1 << 20, l3=16 << 20),
-    "avx512_bf16": _bf16("avx512_bf16"),
-    "amx_bf16": _bf16("amx_bf16", "+amx-tile", "+amx-bf16"),
+    "avx512": _avx512("avx512"),
+    "avx512_bf16": _avx512("avx512_bf16", "+avx512bf16"),
+    "amx_bf16": _avx512("amx_bf16", "+avx512bf16", "+amx-tile", "+amx-bf16"),
+    "avx512_vnni": _avx512("avx512_vnni", "+avx512vnni"),
     "avx2": Target("avx2", "x86_64-unknown-linux-gnu", "x86-64-v3", _AVX2, 256),
     "portable": Target("portable", "x86_64-unknown-linux-gnu", "x86-64", ("+sse2",), 128, l2=256 << 10),
     "neon": Target("neon", "aarch64-unknown-linux-gnu", "generic", ("+neon",), 128),

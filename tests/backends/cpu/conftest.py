@@ -88,3 +88,11 @@ def bf16_runner() -> KernelRunner:
     if not PRECISION_FLAGS["bf16"]["avx512_bf16"] <= cpu_flags():
         pytest.skip("this processor has no AVX512-BF16")
     return KernelRunner(PRESETS["avx512_bf16"])
+
+
+@pytest.fixture
+def vnni_runner() -> KernelRunner:
+    """A runner for the instruction set that multiplies fours of 8-bit integers."""
+    if not PRECISION_FLAGS["int8-dynamic"]["avx512_vnni"] <= cpu_flags():
+        pytest.skip("this processor has no AVX512-VNNI")
+    return KernelRunner(PRESETS["avx512_vnni"])

@@ -20,7 +20,7 @@ from rlx.codegen.llvm.object import assembly
 from rlx.codegen.lower.templates import Epilogue, MatmulSpec
 from rlx.codegen.target import PRESETS
 from rlx.ir import dtypes
-from rlx.ir.dtypes import DType, bf16, f32
+from rlx.ir.dtypes import DType, bf16, f32, i8, i32
 
 SIZES = [1, 2, 3, 5, 13, 14, 15, 17, 31, 33, 48, 100]
 
@@ -367,3 +367,36 @@ def test_pairs_are_multiplied_by_one_instruction_that_broadcasts_from_memory() -
 
 def test_targets_without_the_instruction_convert_to_f32(runner) -> None:
     check(runner, bf16_case(9, 33, 17, b_constant=True))
+
+
+# -- fours of 8-bit integers ---------------------------------------------------------------------------------------
+
+
+def i8_case(m: int, n: int, k: int, **options) -> Case:
+    return Case((m,), (n,), (k,), dtype=i8, acc=i32, **options)
+
+
+@pytest.mark.parametrize("constant", ["", "a", "b"])
+def test_products_of_integers_by_fours_are_exact(vnni_runner, constant: str) -> None:
+    given = {"a_constant": constant == "a", "b_constant": constant == "b"}
+    for m, n, k in [(14, 48, 32), (5, 31, 17), (33, 100, 1), (29, 70, 131)]:
+        check(vnni_runner, i8_case(m, n, k, **given), split=1 + m % 3)
+    check(vnni_runner, i8_case(9, 37, 71, b_strides=(1, 71), **given))
+    check(vnni_runner, i8_case(9, 37, 70, a_strides=(1, 9), **given))
+
+
+def test_batches_of_integers_are_packed_matrix_by_matrix(vnni_runner) -> None:
+    check(vnni_runner, Case((9,), (20,), (15,), batch=(3,), dtype=i8, acc=i32, b_constant=True))
+    check(vnni_runner, Case((9,), (20,), (16,), batch=(2, 3), dtype=i8, acc=i32))
+
+
+def test_integers_are_multiplied_by_fours_in_one_instruction() -> None:
+    target = PRESETS["avx512_vnni"]
+    case = i8_case(28, 64, 64, b_constant=True)
+    kernels = CpuTemplates(target).matmul(case.spec(), store_all(case, False))
+    assert kernels is not None
+    module = new_module(target)
+    emit_kernel(module, "product", kernels.compute, target)
+    text = assembly(module, target)
+    assert text.count("vpdpbusd") >= 24
+    assert "vpmulld" not in text

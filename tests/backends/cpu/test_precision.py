@@ -1,4 +1,4 @@
-"""Options(precision="bf16") on the CPU: against the policy's meaning, its documented error, and its limits."""
+"""Options(precision=...) on the CPU: against the policies' meaning, their documented error, and their limits."""
 
 from __future__ import annotations
 
@@ -100,3 +100,25 @@ def test_amx_is_refused_where_the_processor_or_the_system_has_none() -> None:
         resolve_target("amx_bf16", "bf16")
     with pytest.raises(OptionError, match="avx512_bf16"):
         request_tiles()
+
+
+HAS_FOURS = PRECISION_FLAGS["int8-dynamic"]["avx512_vnni"] <= cpu_flags()
+
+
+@pytest.mark.parametrize("target", [*(["avx512_vnni"] if HAS_FOURS else []), *supported_targets()])
+def test_8_bits_give_the_interpreter_s_bits_on_every_target(target: str) -> None:
+    rng = np.random.default_rng(9)
+    b = GraphBuilder()
+    x = b.input("x", TensorType((21, 43), f32))
+    weights = [b.parameter(n, rng.standard_normal((43, k)).astype(np.float32)) for n, k in (("v", 19), ("w", 64))]
+    bias = b.parameter("bias", rng.standard_normal(64).astype(np.float32))
+    first, second = (b.emit("dot_general", x, w, lhs_contract=(1,), rhs_contract=(0,)) for w in weights)
+    graph = b.build([first, b.binary("add", second, bias)])
+    value = rng.standard_normal((21, 43)).astype(np.float32)
+    value[3, 5], value[7, 1], value[9] = np.nan, np.inf, 0
+    with np.errstate(all="ignore"):
+        meant = interpret(optimize(graph, precision="int8-dynamic"), {"x": value}).values()
+    options = Options(precision="int8-dynamic", target=target, cache=False, threads=2)
+    got = Session("cpu", options).compile(graph)(x=value).values()
+    for a, expected in zip(got, meant, strict=True):
+        np.testing.assert_array_equal(a, expected)

@@ -116,7 +116,8 @@ class ProductKernel:
 
     @property
     def _panel_bytes(self) -> int:
-        return self.depth * self.tile.columns * self.dtype.itemsize
+        rows = self.b.depth if isinstance(self.b, PanelsPacked) else self.depth
+        return rows * self.tile.columns * self.dtype.itemsize
 
     def _count(self, e: FunctionEmitter, row: ir.Value, blocks: int) -> ir.Value:
         """Rows of the block that begins at `row`."""

@@ -99,7 +99,7 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
     if paired:
         starts = (0, starts[1])
         offsets = (0, packed[0].depth * tile.columns * dtype.itemsize, offsets[-1])
-    whole = MatrixView("packed_b", dtype, Dims((), ()), Dims((depth,), (1,)), Dims((starts[-1],), (1,)))
+    whole = MatrixView("packed_b", dtype, Dims((), ()), Dims((packed[0].depth,), (1,)), Dims((starts[-1],), (1,)))
     second = -(-tile.rows * tile.columns * dtype.itemsize // 64) * 64 // dtype.itemsize
     left = rows_operand(target, first.a, a, False, dtype, tile, starts[-1], together)
     blocks = choose_blocks(target, dtype, tile, 1, rows, starts[-1], depth, panels_first=False)

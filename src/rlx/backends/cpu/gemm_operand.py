@@ -17,7 +17,7 @@ from typing import Protocol
 
 from llvmlite import ir
 
-from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel, pack_words, padded_stride
+from rlx.backends.cpu.gemm_pack import copy_rows, head, pack_panel, pack_words, padded_stride
 from rlx.backends.cpu.gemm_plan import Blocks
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, dims
 from rlx.codegen.kernel import Memory, TemplateKernel
@@ -135,7 +135,8 @@ class PanelsPacked:
 
     @property
     def depth(self) -> int:
-        return -(-self.view.rows.count // self.together)
+        """Rows of a packed panel."""
+        return packed_depth(self.view, self.together)
 
     @property
     def panels(self) -> int:
@@ -174,7 +175,7 @@ class PanelsCopied:
 
     @property
     def scratch_bytes(self) -> int:
-        return -(-self.view.rows.count // self.together) * self.columns * self.dtype.itemsize
+        return packed_depth(self.view, self.together) * self.columns * self.dtype.itemsize
 
     def panel(
         self,
@@ -211,6 +212,11 @@ class PanelsInPlace:
         fresh: ir.Value,
     ) -> ir.Value:
         return self.view.pointer(e, matrix, 0, first)
+
+
+def packed_depth(view: MatrixView, together: int) -> int:
+    """Rows of a packed panel: words of `together` k, and what stands before them."""
+    return -(-view.rows.count // together) + head(together)
 
 
 def fill_panel(

@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from rlx.backends.cpu.gemm_tile import RAISED, multiply_add
 from rlx.backends.cpu.gemm_view import MatrixView, convert
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I32, I64, constant, dtype_constant, real
-from rlx.ir.dtypes import DType, i32
+from rlx.ir.dtypes import DType, i8, i32
 
 
 def padded_stride(depth: int, dtype: DType) -> int:
@@ -101,7 +102,40 @@ def pack_words(
     first: ir.Value,
     destination: ir.Value,
 ) -> None:
-    """As `pack_panel`, with `together` rows of the panel in each 32-bit word, the first in the lowest bits."""
+    """As `pack_panel`, with `together` rows of the panel in each 32-bit word, the first in the lowest bits, behind the
+    `head` rows that sums of such words begin with.
+    """
+    head_at, destination = destination, e.element_pointer(destination, i32, I64(head(together) * columns))
+    _pack_words(e, view, together, columns, matrix, first, destination)
+    if not head(together):
+        return
+    lanes = e.target.lanes(32)
+    raised = constant(ir.VectorType(I32, lanes), RAISED - (1 << 32))
+    words = -(-view.rows.count // together)
+    with e.loop(I64(0), I64(columns), I64(lanes)) as column:
+        total = e.cell(constant(raised.type, 0))
+        with e.loop(I64(0), I64(words), I64(1)) as word:
+            at = e.builder.add(e.builder.mul(word, I64(columns)), column)
+            value = real(e.load_lanes(e.element_pointer(destination, i32, at), i32, lanes))
+            e.write_cell(total, multiply_add(e, raised, value, real(e.read_cell(total)), i8))
+        start = e.builder.sub(constant(raised.type, 0), real(e.read_cell(total)))
+        e.store_lanes(e.element_pointer(head_at, i32, column), i32, start, lanes)
+
+
+def head(together: int) -> int:
+    """Rows of words before a panel's own: fours of integers need one (see `gemm_tile`)."""
+    return int(together == 4)
+
+
+def _pack_words(
+    e: FunctionEmitter,
+    view: MatrixView,
+    together: int,
+    columns: int,
+    matrix: ir.Value,
+    first: ir.Value,
+    destination: ir.Value,
+) -> None:
     depth, total = view.rows.count, view.columns.count
     whole, rest = divmod(depth, together)
     lanes = e.target.lanes(32)

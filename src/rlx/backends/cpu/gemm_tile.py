@@ -5,8 +5,10 @@ stays in registers while the loop over k loads `vectors` vectors of b and broadc
 constants of the code, so that each access is one displacement from two moving pointers. The tile function is private to
 its module and shared by all kernels that need the same one.
 
-Where the instruction set multiplies pairs of bf16 into f32 sums, an operand's elements are 32-bit words, each of two
-neighbours along k, and a step of the loop takes a word.
+Where the instruction set multiplies pairs of bf16 into f32 sums, or fours of 8-bit integers into 32-bit sums, an
+operand's elements are 32-bit words, each of so many neighbours along k, and a step of the loop takes a word. The
+instruction for fours takes one factor unsigned: a's bytes are raised by 128, and sums begin not at 0 but at a row that
+stands before b's, -128 times the sum of each column. Integers wrap, so results are exact.
 
 Order of sums: k ascending, one fused (on targets without the instruction: separate) multiply and add a step. It depends
 on nothing but k.
@@ -22,8 +24,10 @@ from llvmlite import ir
 from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, constant, register_type
 from rlx.codegen.llvm.values import ValueEmitter, function_attributes
 from rlx.codegen.target import Target
-from rlx.ir.dtypes import DType, bf16, f32
+from rlx.ir.dtypes import DType, bf16, f32, i8, i32
 
+#: What raises the four signed bytes of a word by 128: their highest bits, turned.
+RAISED = 0x80808080
 #: Multiply-adds that hide the counting of one turn of the tile's loop.
 _TURN = 16
 
@@ -78,12 +82,17 @@ class _BFloat(ir.Type):
 
 def words_of_products(target: Target, factors: DType, sums: DType) -> int:
     """How many neighbours along k one multiply-add takes: 1 where the operands are converted to the sums' dtype."""
-    pairs = factors is bf16 and sums is f32 and target.has("avx512bf16")
-    return 2 if pairs else 1
+    if factors is bf16 and sums is f32 and target.has("avx512bf16"):
+        return 2
+    return 4 if factors is i8 and sums is i32 and target.has("avx512vnni") else 1
 
 
 def multiply_add(e: ValueEmitter, a: ir.Value, b: ir.Value, c: ir.Value, factors: DType) -> ir.Value:
-    """c + a * b in each lane; for bf16, a and b are lanes of pairs, in any type of 32 bits."""
+    """c + a * b in each lane. For bf16 and i8 a and b are lanes of words (of any 32-bit type), a's bytes unsigned."""
+    if factors is i8:
+        fours = ir.VectorType(I8, 4 * c.type.count)
+        a, b = (e.builder.bitcast(v, fours) for v in (a, b))
+        return e.call("llvm.x86.avx512.vpdpbusd.512", c.type, [c, a, b])
     if factors is bf16:
         pairs = ir.VectorType(_BFloat(), 2 * c.type.count)
         a, b = (e.builder.bitcast(v, pairs) for v in (a, b))
@@ -137,6 +146,9 @@ class _Tile:
         a, b, k, c = self.function.args[:4]
         unroll = self.code.unroll
         sums: list[ir.Value] = [constant(self.sum, 0)] * (self.code.rows * self.code.vectors)
+        if self.code.factors is i8:
+            sums = [self._load_vector(b, j * self.lanes) for j in range(self.code.vectors)] * self.code.rows
+            b = self._at(b, self.code.b_k)
         if unroll > 1:
             turns = self.builder.sub(k, self.builder.urem(k, I64(unroll)))
             a, b, sums = self._loop(a, b, turns, sums, unroll)
@@ -190,6 +202,8 @@ class _Tile:
         for row in range(code.rows):
             pointer = self._at(a, step * code.a_k + row * code.a_row)
             one = self.values.splat(self.builder.load(pointer, align=self.align, typ=self.element), self.lanes)
+            if code.factors is i8:
+                one = self.builder.xor(one, constant(self.vector, RAISED))
             for j, column in enumerate(columns):
                 at = row * code.vectors + j
                 result[at] = multiply_add(self.values, one, column, result[at], self.code.factors or self.code.dtype)

@@ -23,7 +23,8 @@ _PAIRS = _AVX512 | {"avx512_bf16"}
 #: Instruction sets that have what one precision policy is for, and what they need. Under the policy "native" means the
 #: first that the machine has; AMX, which asks the system for its registers, must be named.
 PRECISION_FLAGS: dict[str, dict[str, frozenset[str]]] = {
-    "bf16": {"avx512_bf16": _PAIRS, "amx_bf16": _PAIRS | {"amx_tile", "amx_bf16"}}
+    "bf16": {"avx512_bf16": _PAIRS, "amx_bf16": _PAIRS | {"amx_tile", "amx_bf16"}},
+    "int8-dynamic": {"avx512_vnni": _AVX512 | {"avx512_vnni"}},
 }
 #: Linux on x86-64: the system call arch_prctl, its request for a state component, and the component of tile data.
 _ARCH_PRCTL, _REQUEST_COMPONENT, _TILE_DATA = 158, 0x1023, 18

@@ -27,7 +27,7 @@ class ReferenceBackend:
 
     kind = "reference"
     compiler = "rlx.backends.reference.compiler"
-    precisions = ("f32", "bf16")
+    precisions = ("f32", "bf16", "int8-dynamic")
     #: What the conformance kit is told (see `rlx.testing.conformance`).
     conformance: ClassVar[dict[str, dict[str, str]]] = {
         "unsupported": {"device_loss/*": "the interpreter computes in the process itself, which cannot lose it"}
