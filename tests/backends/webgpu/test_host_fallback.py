@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlx.driver import HOST, Buffer
+from rlx.driver import HOST, Buffer, device_memory
 from rlx.errors import BindingLimit, UnsupportedKernel
 from rlx.ir import GraphBuilder, TensorType, dtypes, type_of
 from rlx.ir.interpret import interpret
@@ -58,6 +58,19 @@ def test_buffers_of_the_device_go_in_and_out_of_mixed_programs(webgpu):
     program = Session(webgpu, ALLOWED).compile(graph)
     got = program.run({"x": Buffer.from_numpy(x["x"]).to(webgpu)})
     np.testing.assert_allclose(got["y"].to(HOST).numpy(), interpret(graph, x)["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_mixed_program_tells_the_time_of_its_parts_and_ends_with_close(webgpu):
+    program = Session(webgpu, ALLOWED).compile(_precise_mean())
+    feeds = [Buffer.from_numpy(_inputs()["x"]).to(webgpu)]
+    sinks = [Buffer.empty(t, webgpu) for t in program.outputs.values()]
+    if webgpu.backend.memory(0).gpu.has_timestamps:
+        times = program.executable.time_kernels(feeds, sinks)
+        assert [label for label, _ in times] == [step.label for step in program.report.steps]
+        assert all(nanoseconds > 0 for _, nanoseconds in times)
+    held = device_memory(webgpu).statistics.live
+    program.close()
+    assert device_memory(webgpu).statistics.live < held
 
 
 def test_a_program_that_the_device_can_run_leaves_nothing_to_the_host(webgpu):
