@@ -65,19 +65,29 @@ def test_bench_gives_median_quartiles_and_the_share_of_the_ceilings(rlx, affine)
 
 
 def test_bench_lists_kernels_beside_their_limits_and_draws_them(rlx, affine, tmp_path):
-    chart = tmp_path / "roofline.svg"
-    asked = ("bench", affine, "--seconds", "0.1", "--threads", "1", "--roofline", "--draw", chart)
+    chart, page = tmp_path / "roofline.svg", tmp_path / "report.html"
+    asked = ("bench", affine, "--seconds", "0.1", "--threads", "1", "--roofline", "--svg", chart, "--html", page)
     found = rlx(*asked, "--json").document["roofline"]
     steps = sorted(k["step"] for k in found["kernels"])
     assert steps == list(range(len(steps))) and steps
     assert all(k["seconds"] > 0 and k["least_seconds"] > 0 for k in found["kernels"])
     assert chart.read_text().startswith("<svg")
+    assert chart.read_text().splitlines()[-2] in page.read_text()
     assert "worst loss first" in rlx(*asked).out
 
 
-def test_bench_refuses_a_roofline_where_ceilings_cannot_be_measured_and_a_drawing_of_another_kind(rlx, affine):
+def test_bench_refuses_a_roofline_where_ceilings_cannot_be_measured(rlx, affine, tmp_path):
     assert rlx("bench", affine, "--roofline", "--device", "reference").code == 2
-    assert rlx("bench", affine, "--draw", "roofline.png").code == 2
+    assert rlx("bench", affine, "--html", tmp_path / "missing" / "report.html", "--seconds", "0.1").code == 2
+
+
+def test_inspect_writes_the_whole_report_as_a_page(rlx, affine, tmp_path):
+    page = tmp_path / "report.html"
+    assert rlx("inspect", affine, "--html", page).code == 0
+    text = page.read_text()
+    assert "Launches" in text and "<script" not in text
+    for row in rlx("inspect", affine, "--show", "fusion", "--json").document["fusion"]:
+        assert " ".join(row["ops"]) in text
 
 
 def test_devices_lists_the_cpu_and_the_reference(rlx):

@@ -5,7 +5,7 @@ both alike, and one's idle threads do not slow the other. Medians and quartiles 
 answers are compared before anything is timed.
 
 With `--roofline` the program also runs kernel by kernel, and each kernel is shown beside its own limit, the one with
-most time to win first; `--draw FILE.svg` draws them.
+most time to win first; `--svg` draws them, `--html` writes them and the program's report as a page.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import typer
 
 from rlx.backends.cpu.ceiling import measure_ceilings
+from rlx.cli.drawing import HtmlOption, write_drawing
 from rlx.cli.feeds import complete, read_shapes
 from rlx.cli.program import (
     DeviceOption,
@@ -38,6 +39,7 @@ from rlx.cli.terminal import print_json, print_note, print_table, progress, seco
 from rlx.driver import Ceilings
 from rlx.errors import MissingExtra, UsageError
 from rlx.runtime import CompiledGraph
+from rlx.runtime.page import report_page
 from rlx.runtime.roofline import measure_roofline
 from rlx.runtime.roofline_chart import roofline_svg
 
@@ -72,17 +74,17 @@ def bench(
     threads: ThreadsOption = None,
     budget: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend measuring each.")] = 2.0,
     roofline: Annotated[bool, typer.Option("--roofline", help="Show each kernel beside its own limit.")] = False,
-    draw: Annotated[Path | None, typer.Option("--draw", help="Draw the roofline into this .svg file.")] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the roofline into this .svg file.")] = None,
+    html: HtmlOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Time runs of a model on random inputs, with the share of this machine's ceilings."""
-    if draw is not None and draw.suffix != ".svg":
-        raise UsageError(f"--draw writes an .svg file, {str(draw)!r} is none")
+    by_kernel = roofline or svg is not None or html is not None
     if against is not None and not model.endswith(".onnx"):
         raise UsageError(f"--against {against.value} needs an .onnx file, {model!r} is none")
     session = open_session(device, threads)
-    if (roofline or draw) and session.device.kind != "cpu":
+    if by_kernel and session.device.kind != "cpu":
         raise UsageError(f"--roofline needs a device whose ceilings can be measured: the cpu, not {session.device}")
     program = compile_model(session, load_model(model), read_shapes(shape or []))
     feeds = {name: feed.array for name, feed in complete({}, program.inputs, seed).items()}
@@ -93,12 +95,14 @@ def bench(
         difference = _difference(runs) if against is not None else None
         timings = measure(runs, budget)
         ceilings = measure_ceilings(session.options.threads) if session.device.kind == "cpu" else None
-        lines = measure_roofline(program, feeds, ceilings) if ceilings is not None and (roofline or draw) else None
+        lines = measure_roofline(program, feeds, ceilings) if ceilings is not None and by_kernel else None
     document = _document(program, timings, ceilings, difference)
     if lines is not None:
         document["roofline"] = roofline_document(lines)
-    if lines is not None and draw is not None:
-        draw.write_text(roofline_svg(lines), encoding="utf-8")
+        if svg is not None:
+            write_drawing(svg, roofline_svg(lines))
+        if html is not None:
+            write_drawing(html, report_page(model, program.report, lines))
     if as_json:
         print_json({"model": model, "device": str(session.device), "threads": session.options.threads, **document})
         return

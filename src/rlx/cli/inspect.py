@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rlx.cli.drawing import SvgOption, write_drawing
+from rlx.cli.drawing import HtmlOption, SvgOption, write_drawing
 from rlx.cli.feeds import check_names, read_shapes
 from rlx.cli.program import (
     DeviceOption,
@@ -30,6 +30,7 @@ from rlx.frontends import Model
 from rlx.ir import Graph, TensorType, print_graph
 from rlx.ir.specialize import bind_dims, specialize
 from rlx.runtime import CompiledGraph
+from rlx.runtime.page import report_page
 
 
 class Section(StrEnum):
@@ -55,6 +56,7 @@ def inspect(
     threads: ThreadsOption = None,
     show: Annotated[list[Section] | None, typer.Option("--show", help="Only this section. Repeatable.")] = None,
     svg: SvgOption = None,
+    html: HtmlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show inputs, outputs, op counts, the graph's text, fused groups and the memory map."""
@@ -63,14 +65,16 @@ def inspect(
     loaded = load_model(model)
     check_names(shapes, inputs_of(loaded), "--shape")
     still_open = open_inputs(loaded, shapes)
-    if still_open and (svg or (show and wanted - {Section.interface})):
+    if still_open and (svg or html or (show and wanted - {Section.interface})):
         raise open_shape(loaded, still_open[0])
     graph = None if still_open else _specialize(loaded, shapes)
     program = None
-    if graph is not None and (svg or wanted & _NEED_PROGRAM):
+    if graph is not None and (svg or html or wanted & _NEED_PROGRAM):
         program = compile_model(open_session(device, threads), graph, {})
     if program is not None and svg is not None:
         write_drawing(svg, program.report.memory.svg())
+    if program is not None and html is not None:
+        write_drawing(html, report_page(model, program.report))
     if as_json:
         print_json({"model": model, **_document(loaded, graph, program, wanted)})
         return
