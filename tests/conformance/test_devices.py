@@ -34,6 +34,11 @@ def test_the_device_keeps_the_drivers_promises(case: Case, programs: Programs) -
     _run(case, programs)
 
 
+@pytest.mark.parametrize("kind", ["reference", "cpu", "opaque"])
+def test_every_line_of_the_lists_names_a_case(kind: str, opaque: Device) -> None:
+    assert Expectations.of(Device(kind)).stale(case.id for case in all_cases(full=True)) == []
+
+
 def test_the_reference_device_computes_what_the_records_say() -> None:
     _numerics("reference", NUMERICS)
 

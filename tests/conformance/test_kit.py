@@ -260,3 +260,19 @@ def test_a_strangers_package_runs_the_kit_with_pytest(plugin_path: list[str], tm
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
+
+
+def test_a_line_that_no_case_matches_ends_a_strangers_session(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "from rlx.driver import Device\n"
+        "pytest_plugins = ['rlx.testing.conformance.pytest_plugin']\n"
+        "type(Device('reference').backend).conformance = {'unsupported': {'nothing/*': 'why'}}\n"
+    )
+    (tmp_path / "test_it.py").write_text("def test_it(rlx_conformance):\n    rlx_conformance()\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rlx-device", "reference", str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "the backend's lists name 'nothing/*', which no case matches" in done.stdout + done.stderr

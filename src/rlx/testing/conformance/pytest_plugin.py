@@ -10,7 +10,8 @@
     pytest --rlx-device mine:0 [--rlx-conformance-full]
 
 Without `--rlx-device` the test is held to the ini value `rlx_device`. Unsupported cases are skips and expected failures
-are xfails, both with the backend's reason; an expected failure that passes fails.
+are xfails, both with the backend's reason; an expected failure that passes fails. A line of the backend's lists that no
+case matches ends the session at once.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ def _device(config: pytest.Config) -> Device:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if _FIXTURE in metafunc.fixturenames:
+        stale = Expectations.of(_device(metafunc.config)).stale(case.id for case in all_cases(full=True))
+        if stale:
+            raise pytest.UsageError(f"the backend's lists name {', '.join(map(repr, stale))}, which no case matches")
         cases = all_cases(full=bool(metafunc.config.getoption("--rlx-conformance-full")))
         metafunc.parametrize(_FIXTURE, cases, ids=[case.id for case in cases], indirect=True)
 
