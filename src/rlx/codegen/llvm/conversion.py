@@ -77,12 +77,13 @@ def _float_to_integer(f: MemoryEmitter, value: ir.Value, to: DType) -> ir.Value:
     name = "fptosi" if to.kind == "int" else "fptoui"
     if to.bits >= 32:
         return f.call(f"llvm.{name}.sat.{suffix(result)}.{suffix(value.type)}", result, [value])
-    # Narrow integers: saturate to an i32, then to the limits.
-    wide = like(int_type(32), value.type)
-    whole = f.call(f"llvm.fptosi.sat.{suffix(wide)}.{suffix(value.type)}", wide, [value])
+    # Narrow integers' limits are exact in any float: clamp first, then one instruction converts many lanes; the
+    # saturating intrinsic takes lanes one by one.
     least, most = (-(1 << (to.bits - 1)), (1 << (to.bits - 1)) - 1) if to.kind == "int" else (0, (1 << to.bits) - 1)
-    whole = f.intrinsic("smin", f.intrinsic("smax", whole, constant(wide, least)), constant(wide, most))
-    return b.trunc(whole, result)
+    value = b.select(f.is_nan(value), constant(value.type, 0.0), value)
+    for limit, beyond in ((least, "<"), (most, ">")):
+        value = b.select(b.fcmp_ordered(beyond, value, constant(value.type, limit)), constant(value.type, limit), value)
+    return b.trunc(b.fptosi(value, like(int_type(32), value.type)), result)
 
 
 def _integer_to_integer(f: MemoryEmitter, value: ir.Value, source: DType, to: DType) -> ir.Value:
