@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rlx.backends.webgpu import compiler
 from rlx.ir import GraphBuilder, type_of
 from rlx.ir.interpret import interpret
 from rlx.options import Options
@@ -19,7 +20,7 @@ NO_CACHE = Options(cache=False)
 def _run(device, emit, *arrays):
     """(results, what they should be, labels of the kernels) of `emit(builder, *values)`, which gives named values."""
     b = GraphBuilder("kernel")
-    values = [b.input(f"x{i}", type_of(x)) for i, x in enumerate(arrays)]
+    values = [b.input(f"x{i}of{compiler._TURNS_IN_SOFTWARE}", type_of(x)) for i, x in enumerate(arrays)]
     graph = b.build(emit(b, *values))
     inputs = {v.name: x for v, x in zip(values, arrays, strict=True)}
     with Session(device, NO_CACHE).compile(graph) as program:
@@ -31,7 +32,11 @@ def _whole(rng, *shape):
 
 
 @pytest.mark.parametrize(("shape", "dimensions"), [((5, 300), (1,)), ((300, 45), (0,)), ((3, 7, 11, 50), (0, 2, 3))])
-def test_reductions_keep_nan_and_infinity_whoever_of_the_workgroup_meets_them(webgpu, shape, dimensions):
+@pytest.mark.parametrize("turns", [0, 65535])
+def test_reductions_keep_nan_and_infinity_whoever_of_the_workgroup_meets_them(
+    webgpu, monkeypatch, shape, dimensions, turns
+):
+    monkeypatch.setattr(compiler, "_TURNS_IN_SOFTWARE", turns)  # 0: loops go several turns abreast, as on hardware
     rng = np.random.default_rng(len(shape))
     x = _whole(rng, *shape)
     special = np.moveaxis(x, [d for d in range(len(shape)) if d not in dimensions][-1], -1)

@@ -151,7 +151,7 @@ class _Attention:
         line(f"let ox = place % {self.across};")
         line(f"let out0 = (place / {self.across}) * {self.kept};")
         self._load(
-            0, "m0", f"{blocks.queries * self.d4}", self.d4, "0", lambda row, at: f"queries[{row} * {self.d4} + {at}]"
+            0, "m0", blocks.queries * self.d4, self.d4, "0", lambda row, at: f"queries[{row} * {self.d4} + {at}]"
         )
         for r in range(self.rows):
             line(f"var most{r} = -rlx_inf();")
@@ -176,19 +176,25 @@ class _Attention:
         self.line(f"let seen = clamp(m0 + {self.blocks.queries + self.spec.causal}, 0, {self.n});")
         return "seen"
 
-    def _load(self, side: int, outer: str, count: str, width: int, inner: str, into) -> None:
-        """Bring vectors, `width` a row, into workgroup memory at `into(row, vector)`."""
-        line = self.line
-        line(f"for (var i = place; i < {count}; i = i + {INVOCATIONS}) {{")
-        line(f"let row = i / {width};")
-        line(f"let at = i % {width};")
-        self.sides[side].begin(line, 0, f"({outer} + row)")
-        line("var x = vec4<f32>(0.0f);")
-        within = f"{outer} + row < {self.n}" if side == 2 and self.n % KEYS else ""
-        line(f"if ({within}) {{" if within else "{")
-        self.sides[side].load(line, 0, f"({inner} + at) * 4", "x")
-        line("}")
-        line(f"{into('row', 'at')} = x;")
+    def _load(self, side: int, outer: str, count: int, width: int, inner: str, into) -> None:
+        """Bring vectors, `width` a row, into workgroup memory at `into(row, vector)`; all under way at once."""
+        line, operand = self.line, self.sides[side]
+        pieces = range(-(-count // INVOCATIONS))
+        line("{")
+        for i in pieces:
+            line(f"let at{i} = (place + {i * INVOCATIONS}) % {width};")
+            line(f"let row{i} = (place + {i * INVOCATIONS}) / {width};")
+            operand.begin(line, i, f"({outer} + row{i})")
+            line(f"var x{i} = vec4<f32>(0.0f);")
+            within = f"{outer} + row{i} < {self.n}" if side == 2 and self.n % KEYS else ""
+            line(f"if ({within}) {{" if within else "{")
+            operand.load(line, i, f"({inner} + at{i}) * 4", f"x{i}")
+            line("}")
+        for i in pieces:
+            last = count < (i + 1) * INVOCATIONS
+            line(f"if (place < {count - i * INVOCATIONS}) {{" if last else "{")
+            line(f"{into(f'row{i}', f'at{i}')} = x{i};")
+            line("}")
         line("}")
 
     def _products(self) -> None:
@@ -201,7 +207,7 @@ class _Attention:
         self._load(
             1,
             "n0",
-            f"{KEYS * depth}",
+            KEYS * depth,
             depth,
             "d0",
             lambda row, at: f"tile[({row} % 4 * {_ACROSS} + {row} / 4) * {depth + 1} + {at}]",
@@ -259,7 +265,7 @@ class _Attention:
                 line(f"o{r}_{j} = o{r}_{j} * scales[{self._out(r)}];")
         line(f"for (var c0 = 0i; c0 < {KEYS}; c0 = c0 + {values}) {{")
         line("workgroupBarrier();")
-        self._load(2, "n0 + c0", f"{values * self.e4}", self.e4, "0", lambda row, at: f"tile[{row} * {self.e4} + {at}]")
+        self._load(2, "n0 + c0", values * self.e4, self.e4, "0", lambda row, at: f"tile[{row} * {self.e4} + {at}]")
         line("workgroupBarrier();")
         line(f"for (var c = 0i; c < {values // 4}; c = c + 1i) {{")
         for r in range(self.kept):

@@ -80,6 +80,7 @@ class BodyEmitter:
         self.scratch = 0
         self.lines: list[str] = []
         self.unroll = 1  # how many turns of an innermost loop stand in one turn of the shader's
+        self.abreast = 1  # and of a shared loop, so that their loads are under way together
         self.store_if = ""  # a condition of every store to memory, local arrays aside
         self._turn = "0"
         self._depth = 1
@@ -130,7 +131,7 @@ class BodyEmitter:
         self._intervals[var.name] = (0, max(0, (extent if extent is not None else (1 << 31) - 1) - 1))
 
     def _fresh(self, letter: str) -> str:
-        self._count += 1
+        self._count += 1 if self._count not in (31, 63) else 2  # i32 and i64 are types
         return f"{letter}{self._count}"
 
     # -- statements ------------------------------------------------------------------------------------------------
@@ -144,27 +145,33 @@ class BodyEmitter:
         """Loops over `axes` as one, of which this invocation takes the turns `sharer`, `sharer + sharers`, ..."""
         self._forget(*effects(body))
         total = math.prod(n for _, n in axes)
-        turns = -(-total // sharers)
-        turn = self._fresh("i")
-        self.line(f"for (var {turn} = 0i; {turn} < {turns}; {turn} = {turn} + {self.unroll}i) {{")
-        for part in range(min(self.unroll, turns)):
-            self._depth += 1
-            self._shared.append({})
-            self._turn = f"({turn} + {part}i)" if part else turn
-            flat = self._fresh("v")
-            self.line(f"let {flat} = {self._turn}{f' * {sharers} + {sharer}' if sharers > 1 else ''};")
-            ragged = total % (sharers * self.unroll) != 0
-            self.line(f"if ({flat} < {total}) {{" if ragged else "{")
-            for (var, extent), index in zip(axes, parts_of(flat, [n for _, n in axes]), strict=True):
-                self._set_index(var, self._named(index), extent)
-                self._forget({var.name}, set())
-            self.body(body)
+        abreast = max(self.unroll, self.abreast)
+        turns, whole = -(-total // sharers), total // (sharers * abreast) * abreast
+        for first, end, step in ((0, whole, abreast), (whole, turns, 1)):
+            if first == end:
+                continue
+            turn = self._fresh("i")
+            self.line(f"for (var {turn} = {first}i; {turn} < {end}; {turn} = {turn} + {step}i) {{")
+            for part in range(step):
+                self._turn = f"({turn} + {part}i)" if part else turn
+                flat = f"{self._turn} * {sharers} + {sharer}" if sharers > 1 else self._turn
+                self._shared_turn(axes, body, self._named(flat), None if end == whole else total)
             self.line("}")
-            self._shared.pop()
-            self._depth -= 1
-        self.line("}")
         self._turn = "0"
         self._forget({v.name for v, _ in axes}, set())
+
+    def _shared_turn(self, axes: Sequence[tuple[Var, int]], body: Sequence[Stmt], flat: str, total: int | None) -> None:
+        """One turn, of number `flat`; nothing from `total` on."""
+        self.line("{" if total is None else f"if ({flat} < {total}) {{")
+        self._depth += 1
+        self._shared.append({})
+        for (var, extent), index in zip(axes, parts_of(flat, [n for _, n in axes]), strict=True):
+            self._set_index(var, self._named(index), extent)
+            self._forget({var.name}, set())
+        self.body(body)
+        self._shared.pop()
+        self._depth -= 1
+        self.line("}")
 
     @contextmanager
     def scope(self) -> Iterator[None]:

@@ -64,6 +64,8 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
     spills = form is None and len(kernel.args) < target.max_bindings
     emitter = BodyEmitter(target, lanes=grid if spills else 0)
     emitter.unroll = _unrolled(kernel, _turns(kernel, form, layout), target)
+    if form is not None and not target.max_turns:
+        emitter.abreast = _abreast(form, layout)
     declarations = []
     stored = {s.memory.name for s in within(kernel.body) if isinstance(s, Store)}
     for i, memory in enumerate(kernel.args):
@@ -97,6 +99,12 @@ def _turns(kernel: LoopKernel, form: Form | None, layout: Schedule) -> int:
         assert isinstance(kernel.grid, Const)
         turns = max(turns, int(kernel.cost.flops / 4 / max(kernel.grid.value.real, 1)))
     return turns
+
+
+def _abreast(form: Form, layout: Schedule) -> int:
+    """How many turns of a shared loop to have under way at once: memory is far."""
+    turns = max((n.turns // layout.sharers for n in form.nests), default=1)
+    return 8 if turns >= 32 else 4 if turns >= 4 else 1
 
 
 def _unrolled(kernel: LoopKernel, turns: int, target: WgslTarget) -> int:
