@@ -34,6 +34,7 @@ from rlx.runtime.report import Report, make_report
 from rlx.runtime.runner import BoundCall, Runner
 
 Array = Any  # what np.asarray takes
+_ndarray, _empty = np.ndarray, np.empty
 _DENSE = 0x1 | 0x100  # NumPy's flags of arrays that are C-contiguous and aligned to their elements
 
 
@@ -85,6 +86,10 @@ class CompiledGraph:
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:
         """`run` with the inputs as keywords."""
+        if self._run_arrays is not None:
+            results = self._run_quickly(inputs, self._run_arrays)
+            if results is not None:
+                return results
         return self.run(inputs)
 
     def run(self, inputs: Mapping[str, Array], out: Mapping[str, np.ndarray | Buffer] | None = None) -> dict[str, Any]:
@@ -204,13 +209,14 @@ class CompiledGraph:
         self, inputs: Mapping[str, Array], run: Callable[[Sequence[np.ndarray]], None]
     ) -> dict[str, np.ndarray] | None:
         """The common call, arrays that fit as they are; None where anything is unusual, and nothing has run."""
-        if len(inputs) != len(self._expected):
+        expected = self._expected
+        if len(inputs) != len(expected):
             return None
         arrays = []
-        for name, shape, dtype in self._expected:
+        for name, shape, dtype in expected:
             array = inputs.get(name)
             if (
-                type(array) is not np.ndarray
+                type(array) is not _ndarray
                 or (array.dtype is not dtype and array.dtype != dtype)
                 or array.shape != shape
                 or array.flags.num & _DENSE != _DENSE
@@ -219,7 +225,7 @@ class CompiledGraph:
             arrays.append(array)
         results = {}
         for name, shape, dtype in self._results:
-            results[name] = result = np.empty(shape, dtype)
+            results[name] = result = _empty(shape, dtype)
             arrays.append(result)
         run(arrays)
         return results

@@ -66,8 +66,9 @@ class CpuExecutable:
             self._prepare([])
 
     def renew(self) -> None:
-        """Make the lock anew; see `rlx.driver.fork`."""
+        """Make the lock anew, and look for workers at the next run; see `rlx.driver.fork`."""
         self._lock = threading.Lock()
+        self._quick = False  # whether runs need no more than the walker: everything was seen to be in order
 
     def bind_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
         """Give the weights, by name. Runs the setup.
@@ -77,6 +78,7 @@ class CpuExecutable:
         them).
         """
         arrays = [_aligned(parameters[name]) for name in self.parameters]
+        self._quick = False
         self._prepare(arrays)
         read = set(self._steps.relocations[:, 1].tolist())
         first = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
@@ -107,26 +109,34 @@ class CpuExecutable:
 
     def run_addresses(self, addresses: Sequence[int]) -> None:
         """`run` on bare host addresses, inputs then outputs, for callers that checked all else."""
-        self._run(addresses, 0)
+        with self._lock:
+            self._run(addresses)
 
     def run_arrays(self, arrays: Sequence[np.ndarray]) -> None:
         """`run_addresses` on the memory of arrays, whose addresses native code reads: the quick path."""
-        if ARRAY_POINTER_AT is None:
-            self._run([array_address(a) for a in arrays], 0)
-        else:
-            self._run([id(a) + ARRAY_POINTER_AT for a in arrays], len(arrays))
-
-    def _run(self, words: Sequence[int], places: int) -> None:
-        """Run on addresses, the first `places` of which are places that hold them."""
         with self._lock:
-            if not self._ready:
-                self._refuse()
-            self._call[:] = words
-            if self._debug:
-                self._arena.poison()
-            self._steps.run(places)
-            if self._debug:
-                self._arena.check()
+            if not self._quick:
+                self._run([array_address(a) for a in arrays])
+                self._quick = ARRAY_POINTER_AT is not None and not self._debug
+                return
+            self._call[:] = list(map(id, arrays))
+            steps = self._steps
+            try:
+                if steps.walk_arrays(steps.state_address):
+                    steps.go_on()
+            except BaseException:
+                steps.abandon()
+                raise
+
+    def _run(self, addresses: Sequence[int]) -> None:
+        if not self._ready:
+            self._refuse()
+        self._call[:] = addresses
+        if self._debug:
+            self._arena.poison()
+        self._steps.run()
+        if self._debug:
+            self._arena.check()
 
     def bind_addresses(self, addresses: Sequence[int], keep: object) -> CpuRunner:
         """`run_addresses` for good, as a call without arguments; `keep` owns the memory at `addresses`."""
@@ -176,7 +186,7 @@ class CpuExecutable:
         for runner in list(self._runners):
             runner.close()
         with self._lock:
-            self._ready, self._closed = False, True
+            self._ready, self._quick, self._closed = False, False, True
             for arena in (self._arena, self._persistent, self._scratch):
                 arena.close()
 

@@ -1,7 +1,8 @@
 ; The native half of the CPU runtime: the walker that runs a program, and the loop that workers sit in.
 ;
 ; rlx_run(state) executes records until the program ends (0) or its budget is spent (1: call again to go on).
-; rlx_run_at(state, n) is rlx_run after the addresses of the first n arguments were read from where the base words say.
+; rlx_run_arrays(state) is rlx_run on array objects, whose places the first arguments' base words hold. Word 11 of the state
+; tells how many bytes into an object its data pointer is, word 12 how many objects there are.
 ; rlx_worker(pool, w) serves worker w until the pool stops. Layouts are those of walker.py and pool.py.
 ;
 ; A parallel launch cuts the grid into chunks, some for each thread. Who is awake claims the next one: a worker that the
@@ -351,11 +352,15 @@ leave:
   ret i32 %status
 }
 
-define i32 @rlx_run_at(ptr %state, i64 %n) nounwind {
+define i32 @rlx_run_arrays(ptr %state) nounwind {
 entry:
   %bases.p = getelementptr i64, ptr %state, i64 5
   %bases = load ptr, ptr %bases.p
   %first = getelementptr i64, ptr %bases, i64 2
+  %at.p = getelementptr i64, ptr %state, i64 11
+  %at = load i64, ptr %at.p
+  %n.p = getelementptr i64, ptr %state, i64 12
+  %n = load i64, ptr %n.p
   br label %next
 
 next:
@@ -365,7 +370,8 @@ next:
 
 read:
   %base.p = getelementptr i64, ptr %first, i64 %i
-  %place = load ptr, ptr %base.p
+  %object = load ptr, ptr %base.p
+  %place = getelementptr i8, ptr %object, i64 %at
   %address = load i64, ptr %place
   store i64 %address, ptr %base.p
   %i.next = add i64 %i, 1

@@ -29,6 +29,7 @@ from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.pool import pool
 from rlx.driver import Artifact, DeviceArena, MemoryPlan
 from rlx.driver.fork import renew_in_child
+from rlx.driver.host_memory import ARRAY_POINTER_AT
 
 LAUNCH, COPY, BRANCH, JUMP, END = 1, 2, 3, 4, 0
 RECORD_WORDS = 8
@@ -44,14 +45,28 @@ GRAIN_NS = 2_500
 CHUNKS = 4
 
 # Words of the walker's state.
-PC, RECORDS, RELOCATIONS, RELOCATION_COUNT, TABLE, BASES, POOL, BUDGET, SCRATCH, SCRATCH_STRIDE, SIZES = range(11)
+(
+    PC,
+    RECORDS,
+    RELOCATIONS,
+    RELOCATION_COUNT,
+    TABLE,
+    BASES,
+    POOL,
+    BUDGET,
+    SCRATCH,
+    SCRATCH_STRIDE,
+    SIZES,
+    POINTER_AT,
+    OBJECTS,
+) = range(13)
 
 
 class BoundProgram:
     """One step list bound to memory: the walker's state block and what it points to. One thread at a time may run it.
 
     walk: the native walker; takes `state_address`, and gives 1 where there is more to do, 0 at the end.
-    walk_at: the same, after reading so many arguments' addresses from the places that the base words hold.
+    walk_arrays: the same, where the base words of inputs and outputs hold the `id`s of arrays.
     """
 
     def __init__(self, artifact: Artifact, name: str, image: Image, threads: int) -> None:
@@ -71,9 +86,9 @@ class BoundProgram:
         )
         self.records[launches, 7] = -(-self.records[launches, 3] // (CHUNKS * self.records[launches, 4]))
         self.walk = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
-        walk_at = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)
-        self.walk_at = walk_at(image.function("rlx_run_at"))
+        self.walk_arrays = type(self.walk)(image.function("rlx_run_arrays"))
         self._image, self._threads = image, threads
+        self._arguments = len(artifact.manifest["inputs"]) + len(artifact.manifest["outputs"])
         self.bases = np.zeros(0, np.int64)
         self.late = np.zeros((0, 3), np.int64)
         renew_in_child(self)
@@ -98,6 +113,8 @@ class BoundProgram:
         state[BUDGET] = SLICE_NS
         state[SCRATCH] = scratch.address
         state[SCRATCH_STRIDE] = stride
+        state[POINTER_AT] = ARRAY_POINTER_AT or 0
+        state[OBJECTS] = self._arguments
 
     def twin(self) -> BoundProgram:
         """The same steps, to be bound to other memory."""
@@ -108,15 +125,12 @@ class BoundProgram:
         renew_in_child(twin)
         return twin
 
-    def run(self, places: int = 0) -> None:
-        """Run to the end, coming back between kernels now and then so that signals are served.
-
-        places: so many arguments' base words hold places of addresses, as for `walk_at`.
-        """
+    def run(self) -> None:
+        """Run to the end, coming back between kernels now and then so that signals are served."""
         if not self._started:
             self.start()
         try:
-            if self.walk_at(self.state_address, places):
+            if self.walk(self.state_address):
                 self.go_on()
         except BaseException:
             self.abandon()
