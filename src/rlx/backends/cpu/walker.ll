@@ -1,8 +1,8 @@
 ; The native half of the CPU runtime: the walker that runs a program, and the loop that workers sit in.
 ;
 ; rlx_run(state) executes records until the program ends (0) or its budget is spent (1: call again to go on).
-; rlx_run_arrays(state) is rlx_run on array objects, whose places the first arguments' base words hold. Word 11 of the state
-; tells how many bytes into an object its data pointer is, word 12 how many objects there are.
+; rlx_run_arrays(state) is rlx_run on array objects, whose places the first arguments' base words hold. Word 11 of the
+; state tells how many bytes into an object its data pointer is, word 12 how many objects there are.
 ; rlx_worker(pool, w) serves worker w until the pool stops. Layouts are those of walker.py and pool.py.
 ;
 ; A parallel launch cuts the grid into chunks, some for each thread. Who is awake claims the next one: a worker that the
