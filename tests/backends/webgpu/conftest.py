@@ -42,3 +42,9 @@ def narrow(lesser: Callable[..., Device]) -> Device:
 def small(lesser: Callable[..., Device]) -> Device:
     """A device whose shaders bind 64 KiB at once, of buffers of 200 KiB."""
     return lesser("small", lowered={"max-storage-buffer-binding-size": 64 << 10, "max-buffer-size": 200 << 10})
+
+
+@pytest.fixture(scope="session")
+def tiny(lesser: Callable[..., Device]) -> Device:
+    """A device whose shaders bind eight buffers of 4 KiB."""
+    return lesser("tiny", lowered={"max-storage-buffer-binding-size": 4096, "max-storage-buffers-per-shader-stage": 8})

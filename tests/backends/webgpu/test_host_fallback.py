@@ -101,16 +101,19 @@ def test_inputs_constants_and_branches_pass_through_parts(webgpu):
             np.testing.assert_allclose(got[name], expected, rtol=1e-6, err_msg=name)
 
 
-def test_a_tensor_in_too_many_parts_goes_to_the_host_too(lesser):
-    device = lesser(
-        "tiny", lowered={"max-storage-buffer-binding-size": 4096, "max-storage-buffers-per-shader-stage": 8}
-    )
-    x = np.random.default_rng(3).normal(size=6000).astype(np.float32)
-    b = GraphBuilder("parts")
-    graph = b.build({"y": b.emit("neg", b.input("x", type_of(x)))})
+def test_a_table_in_too_many_parts_goes_to_the_host_too(tiny):
+    table, rows = np.random.default_rng(3).normal(size=(900, 10)).astype(np.float32), np.array([[899], [0]], np.int32)
+    b = GraphBuilder("gather")
+    taken = b.emit(
+        "gather", b.input("table", type_of(table)), b.input("rows", type_of(rows)),
+        offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0,), slice_sizes=(1, 10),
+    )  # fmt: skip
+    graph = b.build({"y": b.emit("neg", taken)})
     with pytest.raises(BindingLimit, match="host_fallback"):
-        Session(device, Options(cache=False)).compile(graph)
-    np.testing.assert_array_equal(Session(device, ALLOWED).compile(graph)(x=x)["y"], -x)
+        Session(tiny, Options(cache=False)).compile(graph)
+    program = Session(tiny, ALLOWED).compile(graph)
+    np.testing.assert_array_equal(program(table=table, rows=rows)["y"], -table[[899, 0]])
+    assert ("gather", "host") in {(op, way) for op, _, way in program.report.dispatch}
 
 
 def test_the_cpu_has_nothing_to_leave_to_the_host():

@@ -7,7 +7,7 @@ import pytest
 
 from rlx.driver import HOST, Buffer
 from rlx.errors import BindingLimit
-from rlx.ir import GraphBuilder, type_of
+from rlx.ir import GraphBuilder, dtypes, type_of
 from rlx.ir.interpret import interpret
 from rlx.options import Options
 from rlx.runtime import Session
@@ -94,12 +94,31 @@ def test_a_view_across_the_seam_of_two_buffers_is_taken(small):
     np.testing.assert_array_equal(got.to(HOST).numpy(), -x[64 * 700 : 64 * 900])
 
 
-def test_more_parts_than_a_shader_binds_are_refused_with_both_numbers(lesser):
-    device = lesser(
-        "tiny", lowered={"max-storage-buffer-binding-size": 4096, "max-storage-buffers-per-shader-stage": 8}
-    )
-    x = np.zeros(6000, np.float32)
-    b = GraphBuilder("parts")
-    graph = b.build({"y": b.emit("neg", b.input("x", type_of(x)))})
-    with pytest.raises(BindingLimit, match=r"12 parts .* 4096 bytes, .* 8 at once"):
-        Session(device, NO_CACHE).compile(graph)
+@pytest.mark.parametrize("shape", [(6000,), (53, 120), (3, 40, 50)])
+def test_a_kernel_of_more_parts_than_a_shader_binds_is_launched_over_ranges(tiny, shape):
+    rng = np.random.default_rng(7)
+    x, y = (rng.integers(-50, 50, shape).astype(np.float32) for _ in range(2))
+    b = GraphBuilder("ranges")
+    v, w = b.input("x", type_of(x)), b.input("y", type_of(y))
+    total = b.emit("add", v, b.emit("rev", w, dimensions=(0,)))
+    outputs = {"sum": total, "sign": b.emit("gt", total, v), "narrow": b.emit("convert", total, dtype=dtypes.f16)}
+    outputs["rows"] = b.emit("reduce_max", total, dimensions=(len(shape) - 1,)) if len(shape) > 1 else total
+    program = Session(tiny, NO_CACHE).compile(b.build(outputs))
+    feeds = [Buffer.from_numpy(a).to(tiny) for a in (x, y)]
+    sinks = [Buffer.empty(t, tiny) for t in program.outputs.values()]
+    for sink in sinks:
+        sink.fill(1)
+    if tiny.backend.memory(0).gpu.has_timestamps:
+        assert len(program.executable.time_kernels(feeds, sinks)) > len(program.report.steps)
+    _agree(b.build(outputs), {"x": x, "y": y}, tiny)
+
+
+def test_a_table_in_more_parts_than_a_shader_binds_is_refused_with_both_numbers(tiny):
+    table, rows = np.zeros((900, 10), np.float32), np.zeros((5, 1), np.int32)
+    b = GraphBuilder("gather")
+    taken = b.emit(
+        "gather", b.input("table", type_of(table)), b.input("rows", type_of(rows)),
+        offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0,), slice_sizes=(1, 10),
+    )  # fmt: skip
+    with pytest.raises(BindingLimit, match=r"11 parts .* 4096 bytes, .* 8 at once"):
+        Session(tiny, NO_CACHE).compile(b.build({"y": taken}))

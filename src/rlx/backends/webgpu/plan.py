@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlx.backends.webgpu.gpu import ALIGNMENT
+from rlx.backends.webgpu.ranges import axes, part_of, touched
 from rlx.codegen.kernel import Const, Kernel, Load, LoopKernel, Memory, Store, Var
 from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer
 from rlx.codegen.wgsl import Shader, WgslTarget, emit_kernel, split_bindings
@@ -56,6 +57,8 @@ class _Lifetimes:
         }
 
 
+#: Launches that one kernel is divided into at most, where its arguments take too many bindings.
+_MOST_PARTS = 256
 #: A loop kernel's arrays of an invocation's own: masked loads may reach past them.
 _OWN_ARRAY = re.compile(r"\bvar l\d+: array<")
 
@@ -124,29 +127,80 @@ class Planner:
     def _launch(self, kernel: Kernel, operands: Sequence[Operand], scratch: VirtualBuffer | None = None) -> list[Any]:
         if _is_empty(kernel):
             return []
-        shader = self._shader(kernel, operands)
-        bindings: list[list[Any]] = []
-        cuts: list[list[int]] = []
-        for buffer in (*(o.buffer for o in operands), *((scratch,) if scratch else ())):
-            # From the buffer's start, whatever the offset: a view may step backwards from it.
+        # From the buffer's start, whatever the offset: a view may step backwards from it.
+        windows = [(o.buffer, 0, _words(o.buffer)) for o in operands]
+        if scratch is not None:
+            windows.append((scratch, 0, _words(scratch)))
+        bindings, cuts = self._bindings(windows)
+        if len(bindings) <= self._target.max_bindings:
+            return [self._step(kernel, self._shader(kernel, operands), bindings, cuts)]
+        if isinstance(kernel, LoopKernel) and scratch is None:
+            steps = self._launches_over_ranges(kernel, operands)
+            if steps is not None:
+                return steps
+        raise BindingLimit(
+            f"kernel {kernel.label} binds {len(bindings)} parts of its tensors, of at most "
+            f"{self._target.max_binding_bytes} bytes, the device binds {self._target.max_bindings} at once",
+            hint="run a smaller batch, or the model on another device",
+        )
+
+    def _launches_over_ranges(self, kernel: LoopKernel, operands: Sequence[Operand]) -> list[Any] | None:
+        """Launches that do the kernel's work by turns, in the fewest parts whose bindings are few enough."""
+        for axis, turns in axes(kernel).items():
+            parts = 2
+            while parts <= min(turns, _MOST_PARTS):
+                each = -(-turns // parts)
+                steps = []
+                for start in range(0, turns, each):
+                    step = self._launch_over(part_of(kernel, axis, start, min(each, turns - start)), operands)
+                    if step is None:
+                        break
+                    steps.append(step)
+                else:
+                    return steps
+                parts *= 2
+        rows = axes(kernel).get("grid", 0)
+        if not 0 < rows <= _MOST_PARTS:
+            return None
+        divided = [self._launches_over_ranges(part_of(kernel, "grid", row, 1), operands) for row in range(rows)]
+        return None if None in divided else [step for steps in divided if steps is not None for step in steps]
+
+    def _launch_over(self, part: LoopKernel, operands: Sequence[Operand]) -> Any | None:
+        """A launch bound to what the kernel touches; None where that is still too many bindings."""
+        reach = touched(part)
+        windows, bases = [], []
+        for memory, operand in zip(part.args, operands, strict=True):
+            size, base = memory.dtype.itemsize, operand.byte_offset // memory.dtype.itemsize
+            start, end = 0, _words(operand.buffer)
+            interval = reach.get(memory.name, (0, 0))
+            if interval is not None:
+                start = min(max((base + interval[0]) * size, 0), end - 8) // ALIGNMENT * ALIGNMENT
+                end = max(min(-(-(base + interval[1] + 1) * size // 4) * 4, end), start + 8)
+            windows.append((operand.buffer, start, end))
+            bases.append(base - start // size)
+        bindings, cuts = self._bindings(windows)
+        if len(bindings) > self._target.max_bindings:
+            return None
+        return self._step(part, emit_kernel(part, self._target, bases), bindings, cuts)
+
+    def _bindings(self, windows: Sequence[tuple[VirtualBuffer, int, int]]) -> tuple[list[list[Any]], list[list[int]]]:
+        """Bindings for ranges of bytes of buffers, and where each range is cut."""
+        bindings, cuts = [], []
+        for buffer, start, end in windows:
             space, offset = self._place(Operand(buffer))
-            nbytes = max(-(-buffer.nbytes // 4) * 4, 8)
-            cuts.append(self._cuts(offset, nbytes))
-            ends = [*cuts[-1], nbytes]
+            cuts.append(self._cuts(offset + start, end - start))
+            ends = [*cuts[-1], end - start]
             starts = [0, *cuts[-1]]
-            bindings += [[space, offset + start, end - start] for start, end in zip(starts, ends, strict=True)]
+            bindings += [[space, offset + start + a, b - a] for a, b in zip(starts, ends, strict=True)]
+        return bindings, cuts
+
+    def _step(self, kernel: Kernel, shader: Shader, bindings: list[list[Any]], cuts: list[list[int]]) -> list[Any]:
         if any(cuts):
-            if len(bindings) > self._target.max_bindings:
-                raise BindingLimit(
-                    f"kernel {kernel.label} binds {len(bindings)} parts of its tensors, of at most "
-                    f"{self._target.max_binding_bytes} bytes, the device binds {self._target.max_bindings} at once",
-                    hint="run a smaller batch, or the model on another device",
-                )
             shader = split_bindings(shader, cuts)
         number = self._shaders.setdefault(shader.source, len(self._shaders))
         if not isinstance(kernel, LoopKernel) or not _OWN_ARRAY.search(shader.source):
             self._within.add(number)
-        return [["launch", number, bindings, list(shader.workgroups), kernel.label]]
+        return ["launch", number, bindings, list(shader.workgroups), kernel.label]
 
     def _cuts(self, offset: int, nbytes: int) -> list[int]:
         """Where a range of a space is cut, so that each part can be bound and lies in one of the device's buffers."""
@@ -185,6 +239,11 @@ class Planner:
         if buffer.kind in ("persistent", "constant"):
             return ["persistent", self._persistent[buffer] + offset]
         return [f"{buffer.kind}{buffer.index}", offset]
+
+
+def _words(buffer: VirtualBuffer) -> int:
+    """Bytes of a buffer in whole words, and no fewer than a binding needs."""
+    return max(-(-buffer.nbytes // 4) * 4, 8)
 
 
 def _is_empty(kernel: Kernel) -> bool:
