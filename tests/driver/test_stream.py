@@ -440,6 +440,16 @@ def test_whoever_waits_for_a_stream_waits_for_the_devices_own_queue(
             assert log
 
 
+def test_recording_does_not_wait_for_the_devices_own_queue(opaque: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = threading.Event()
+    monkeypatch.setattr(device_memory(opaque).backend, "synchronize", lambda: door.wait(SOON) and None)
+    with CommandStream(opaque) as stream:
+        event = stream.record(Event("behind the device's work"))
+        assert not event.query()
+        door.set()
+        event.wait(SOON)
+
+
 def test_a_lost_device_fails_the_streams_that_need_it_and_the_host_goes_on(
     opaque: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,11 @@ def await_operation(event: Event, where: str) -> Operation:
     return Operation("wait", event.name, f"wait for {event.name}", where, event.wait)
 
 
+def is_asynchronous(device: Device) -> bool:
+    """Whether calls return before the device has done them; see `AsynchronousMemory`."""
+    return hasattr(device_memory(device).backend, "synchronize")
+
+
 def await_device(device: Device) -> None:
     """Return when the device has done what was submitted to it; see `AsynchronousMemory`. Raises DeviceLost."""
     synchronize = getattr(device_memory(device).backend, "synchronize", None)

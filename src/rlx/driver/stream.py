@@ -47,6 +47,7 @@ from rlx.driver.operation import (
     call_site,
     copy_operation,
     fill_operation,
+    is_asynchronous,
     name_of,
     record_operation,
     run_operation,
@@ -209,10 +210,14 @@ class CommandStream:
 
     def record(self, event: Event) -> Event:
         """Put the event behind all that was enqueued, and return it. Raises EventError where it was recorded before."""
+        return self._record(event, here=not is_asynchronous(self.device))
+
+    def _record(self, event: Event, *, here: bool) -> Event:
+        """here: where the stream is idle, this thread waits for the device and reaches the event."""
         event.begin()
         queue = self._queue
         with queue.lock:
-            at_once, failure = queue.idle and queue.trace is None, queue.failure
+            at_once, failure = here and queue.idle and queue.trace is None, queue.failure
         if at_once:
             event.finish(failure or self._device_failure())
         else:
@@ -293,7 +298,7 @@ class CommandStream:
 
     def synchronize(self) -> None:
         """Return when all that was enqueued is done. Raises the DeviceError of the first operation that failed."""
-        self.record(Event("synchronize")).wait()
+        self._record(Event("synchronize"), here=True).wait()
 
     @property
     def idle(self) -> bool:
@@ -303,7 +308,7 @@ class CommandStream:
 
     def reset(self) -> None:
         """Wait until idle and forget a failure, so that the stream works again. Never raises for a failure."""
-        event = self.record(Event("reset"))
+        event = self._record(Event("reset"), here=True)
         try:
             event.wait()
         except DeviceError:
