@@ -287,6 +287,19 @@ def test_equal_specs_have_equal_identities_and_others_have_not() -> None:
     assert len({identity(case, True), *others}) == 1 + len(others)
 
 
+def test_several_rows_that_fill_the_first_level_cache_take_packed_weights() -> None:
+    templates = CpuTemplates(PRESETS["avx512"])
+
+    def is_packed(m: int, k: int) -> bool:
+        case = Case((m,), (64,), (k,), b_strides=(1, k), b_constant=True)
+        kernels = templates.matmul(case.spec(), store_all(case, False))
+        return kernels is not None and kernels.pack is not None
+
+    assert not is_packed(1, 4096)
+    assert not is_packed(4, 256)
+    assert is_packed(4, 2048)
+
+
 # -- what is brought near ------------------------------------------------------------------------------------------
 
 

@@ -85,7 +85,7 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
     constant = [view for view in views if view is not None]
     if len(constant) < len(views):
         return None
-    if any(is_stream_of_dots(a, b, dtype, target) is not None for b in constant):
+    if any(is_stream_of_dots(a, b, dtype, target, b_constant=True) is not None for b in constant):
         return None
 
     together = neighbours_together(target, first)

@@ -71,7 +71,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
             scratch_bytes=kernel.scratch_bytes,
         )
 
-    b_is_long = is_stream_of_dots(a, b, dtype, target)
+    b_is_long = is_stream_of_dots(a, b, dtype, target, b_constant=spec.b_constant)
     if b_is_long is not None:
         long, short = (b.transposed, a) if b_is_long else (a, b.transposed)
         block = dot_block(target, dtype, batch, long.rows.count)

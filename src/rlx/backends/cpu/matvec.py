@@ -132,13 +132,18 @@ def dot_block(target: Target, dtype: DType, matrices: int, rows: int) -> int:
     return min(-(-wanted // unit) * unit, 16 * unit)
 
 
-def is_stream_of_dots(a: MatrixView, b: MatrixView, dtype: DType, target: Target) -> bool | None:
-    """Whether dot products suit a (rows x k) times b (k x columns): None if not, else whether b is the long operand."""
+def is_stream_of_dots(a: MatrixView, b: MatrixView, dtype: DType, target: Target, *, b_constant: bool) -> bool | None:
+    """Whether dot products suit a (rows x k) times b (k x columns): None if not, else whether b is the long operand.
+
+    b_constant: b can be packed instead, which is faster where several rows of a leave no room for b in the first-level
+    cache.
+    """
     contiguous = a.columns.stride == 1 and b.rows.stride == 1
     if not contiguous or a.columns.count < 2 * target.lanes(dtype.bits):
         return None
     if a.rows.count <= MOST and b.columns.count > MOST:
-        return True
+        short = a.rows.count * a.columns.count * dtype.itemsize
+        return None if b_constant and a.rows.count > 1 and short > target.l1d // 4 else True
     if b.columns.count <= MOST:
         return False
     return None
