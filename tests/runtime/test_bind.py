@@ -15,34 +15,36 @@ from rlx.options import Options
 from rlx.runtime import Session
 
 RNG = np.random.default_rng(0)
-W, C = RNG.normal(size=(5, 4)).astype("f4"), RNG.normal(size=4).astype("f4")
+W, V = RNG.normal(size=(5, 300)).astype("f4"), RNG.normal(size=(300, 4)).astype("f4")
 
 
-def linear() -> Graph:
-    """relu(x @ W + C) with x [3, 5]."""
-    b = GraphBuilder("linear")
-    x = b.input("x", TensorType((3, 5), dtypes.f32))
-    y = b.emit("dot_general", x, b.parameter("w", W), lhs_contract=(1,), rhs_contract=(0,))
-    return b.build({"y": b.emit("relu", b.binary("add", y, b.parameter("c", C)))})
+def layers(rows: int = 3) -> Graph:
+    """relu(x @ W) @ V with x [rows, 5]: what lies between the products is in the arena."""
+    b = GraphBuilder("layers")
+    x = b.input("x", TensorType((rows, 5), dtypes.f32))
+    for name, weight in (("w", W), ("v", V)):
+        x = x if name == "w" else b.emit("relu", x)
+        x = b.emit("dot_general", x, b.parameter(name, weight), lhs_contract=(1,), rhs_contract=(0,))
+    return b.build({"y": x})
 
 
 def expected(x: np.ndarray) -> np.ndarray:
-    return np.maximum(x.astype("f8") @ W + C, 0)
+    return np.maximum(x.astype("f8") @ W, 0) @ V
 
 
-def fresh() -> tuple[np.ndarray, np.ndarray]:
-    return RNG.normal(size=(3, 5)).astype("f4"), np.full((3, 4), 77, np.float32)
+def fresh(rows: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    return RNG.normal(size=(rows, 5)).astype("f4"), np.full((rows, 4), 77, np.float32)
 
 
 @pytest.fixture(params=["cpu", "reference"])
 def program(request: pytest.FixtureRequest):
-    with Session(request.param, Options(cache=False, threads=2)).compile(linear()) as program:
+    with Session(request.param, Options(cache=False, threads=2)).compile(layers()) as program:
         yield program
 
 
 @pytest.fixture
 def on_cpu():
-    with Session("cpu", Options(cache=False, threads=2)).compile(linear()) as program:
+    with Session("cpu", Options(cache=False, threads=2)).compile(layers()) as program:
         yield program
 
 
@@ -53,7 +55,7 @@ def test_each_call_reads_what_the_inputs_hold_then_and_writes_where_it_was_told(
     for _ in range(3):
         x[:] = RNG.normal(size=x.shape)
         assert run() is None
-        np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(y, expected(x), rtol=1e-4, atol=1e-4)
 
 
 def test_several_runners_and_the_program_itself_do_not_disturb_each_other(program) -> None:
@@ -65,33 +67,38 @@ def test_several_runners_and_the_program_itself_do_not_disturb_each_other(progra
     got = program(x=other)["y"]
     for run in runners:
         run()
-    np.testing.assert_allclose(got, expected(other), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got, expected(other), rtol=1e-4, atol=1e-4)
     for x, y in pairs:
-        np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(y, expected(x), rtol=1e-4, atol=1e-4)
 
 
-def test_runners_run_on_several_threads_at_once(on_cpu) -> None:
-    pairs = [fresh() for _ in range(4)]
-    runners = [on_cpu.bind({"x": x}, {"y": y}) for x, y in pairs]
+def test_runners_run_on_several_threads_at_once() -> None:
+    rows = 4000  # long enough that runs overlap
+    program = Session("cpu", Options(cache=False, threads=1)).compile(layers(rows))
+    pairs = [fresh(rows) for _ in range(3)]
+    runners = [program.bind({"x": x}, {"y": y}) for x, y in pairs]
+    wrong: list[float] = []
 
     def work(number: int) -> None:
-        for _ in range(200):
-            runners[number % 4]()
+        (x, y), run = pairs[number], runners[number]
+        want = expected(x)
+        for _ in range(20):
+            run()
+            wrong.append(float(np.abs(y - want).max()))
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for x, y in pairs:
-        np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+    assert max(wrong) < 1e-3
 
 
 def test_a_runner_keeps_its_arrays_and_its_program(on_cpu) -> None:
     y = np.full((3, 4), 77, np.float32)
-    run = Session("cpu", Options(cache=False)).compile(linear()).bind({"x": np.ones((3, 5), np.float32)}, {"y": y})
+    run = Session("cpu", Options(cache=False)).compile(layers()).bind({"x": np.ones((3, 5), np.float32)}, {"y": y})
     run()
-    np.testing.assert_allclose(y, expected(np.ones((3, 5))), rtol=1e-5)
+    np.testing.assert_allclose(y, expected(np.ones((3, 5))), rtol=1e-4)
 
 
 def test_a_closed_runner_and_one_whose_program_is_closed_refuse(program) -> None:
@@ -116,7 +123,7 @@ def test_buffers_are_bound_too_and_a_freed_one_is_noticed(program) -> None:
     feed, sink = (Buffer.from_numpy(a).to(program.device) for a in (x, y))
     run = program.bind({"x": feed}, {"y": sink})
     run()
-    np.testing.assert_allclose(sink.to(Device("cpu")).numpy(), expected(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(sink.to(Device("cpu")).numpy(), expected(x), rtol=1e-4, atol=1e-4)
     feed.free()
     with pytest.raises(ProgramClosed, match="freed"):
         run()
@@ -150,12 +157,12 @@ def test_a_runner_works_in_a_forked_child(on_cpu) -> None:
     if child == 0:
         y[:] = 77
         run()
-        os._exit(0 if np.allclose(y, expected(x), atol=1e-5) else 1)
+        os._exit(0 if np.allclose(y, expected(x), atol=1e-4) else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
 def test_red_zones_are_watched_in_debug_mode() -> None:
     x, y = fresh()
-    program = Session("cpu", Options(cache=False, debug_memory=True)).compile(linear())
+    program = Session("cpu", Options(cache=False, debug_memory=True)).compile(layers())
     program.bind({"x": x}, {"y": y})()
-    np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y, expected(x), rtol=1e-4, atol=1e-4)
