@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from rlx.codegen.kernel import (
     Accumulate,
@@ -31,28 +30,12 @@ from rlx.codegen.kernel import (
     While,
 )
 from rlx.codegen.wgsl.interval import Interval, interval_of
+from rlx.codegen.wgsl.place import Place
 from rlx.codegen.wgsl.pointwise import apply_pointwise
-from rlx.codegen.wgsl.types import WgslTarget, decode, encode, is_packed, literal, register_type
+from rlx.codegen.wgsl.types import WgslTarget, literal, register_type
 from rlx.codegen.wgsl.walk import effects, iterations, reads
 from rlx.errors import UnsupportedKernel
 from rlx.ir.dtypes import DType, i32, i64
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A memory: its array's name, whether elements are packed into words (atomic ones), the first element's place.
-
-    private: a local array of the invocation's own places; the element is always that of the turn at hand, or the only
-        one there is.
-    spilled: the element's type, of an array that stands in the scratch binding.
-    """
-
-    name: str
-    packed: bool
-    atomic: bool
-    base: int
-    private: Literal["", "turn", "one"] = ""
-    spilled: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +68,7 @@ class BodyEmitter:
         self._turn = "0"
         self._depth = 1
         self._count = 0
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._names: dict[str, tuple[str, bool]] = {}  # variable -> (WGSL name, whether it is an i32 for an i64)
         self._intervals: dict[str, Interval] = {}
         self._memo: dict[int, Interval | None] = {}
@@ -98,13 +81,13 @@ class BodyEmitter:
         self.lines.append("  " * self._depth + text)
 
     def bind_memory(self, memory: Memory, name: str, *, atomic: bool, base: int) -> None:
-        self._places[memory.name] = _Place(name, is_packed(memory.dtype), atomic, base)
+        self._places[memory.name] = Place.of_argument(name, memory.dtype, atomic=atomic, base=base)
 
     def bind_private(self, memory: Memory, turns: int) -> None:
         """Declare a local array with an element for each of the invocation's turns of `shared_loop`, or, for 0, one."""
         name = self._fresh("l")
         self.line(f"var {name}: array<{register_type(memory.dtype, self.target)}, {max(turns, 1)}>;")
-        self._places[memory.name] = _Place(name, False, False, 0, "turn" if turns else "one")
+        self._places[memory.name] = Place(name, memory.dtype, private="turn" if turns else "one")
 
     def bind_index(self, var: Var, value: str, extent: int) -> None:
         """`var` is a loop index below `extent`, whose value is an i32 expression."""
@@ -238,12 +221,14 @@ class BodyEmitter:
     def _local(self, stmt: Local) -> None:
         kind = register_type(stmt.memory.dtype, self.target)
         if self.lanes and stmt.elements > _PRIVATE and kind in ("f32", "i32", "u32"):
-            self._places[stmt.memory.name] = _Place("scratch", False, False, self.scratch, spilled=kind)
+            self._places[stmt.memory.name] = Place(
+                "scratch", stmt.memory.dtype, base=self.scratch, spilled=kind, lanes=self.lanes
+            )
             self.scratch += stmt.elements
             return
         name = self._fresh("l")
         self.line(f"var {name}: array<{kind}, {max(1, stmt.elements)}>;")
-        self._places[stmt.memory.name] = _Place(name, False, False, 0)
+        self._places[stmt.memory.name] = Place(name, stmt.memory.dtype)
 
     def _loop(self, stmt: Loop) -> None:
         self._forget(*effects(stmt.body))
@@ -292,16 +277,8 @@ class BodyEmitter:
         tests += [self.value(stmt.mask)] if stmt.mask is not None else []
         if tests:
             self.line(f"if ({' && '.join(tests)}) {{")
-        if place.packed:
-            name, mask, (word, shift) = place.name, _mask(stmt.memory.dtype), self._word(stmt.memory.dtype, at)
-            bits = self._fresh("b")
-            self.line(f"let {bits} = ({encode(value, stmt.memory.dtype)}) & {mask}u;")
-            self.line(f"atomicAnd(&{name}[{word}], ~({mask}u << {shift}));")
-            self.line(f"atomicOr(&{name}[{word}], {bits} << {shift});")
-        elif place.spilled:
-            self.line(f"{place.name}[({at}) * {self.lanes} + flat] = bitcast<u32>({value});")
-        else:
-            self.line(f"{place.name}[{at}] = {value};")
+        for text in place.store(at, value, self._named):
+            self.line(text)
         if tests:
             self.line("}")
         self._forget(set(), {stmt.memory.name})
@@ -382,29 +359,13 @@ class BodyEmitter:
         return apply_pointwise(e.op, args, sources, to, self.target)
 
     def _load(self, e: Load) -> str:
-        place = self._places[e.memory.name]
-        at = self._address(e.memory, e.index)
-        if place.packed:
-            word, shift = self._word(e.memory.dtype, at)
-            bits = f"atomicLoad(&{place.name}[{word}])" if place.atomic else f"{place.name}[{word}]"
-            text = decode(f"(({bits} >> {shift}) & {_mask(e.memory.dtype)}u)", e.memory.dtype)
-        elif place.spilled:
-            text = f"bitcast<{place.spilled}>({place.name}[({at}) * {self.lanes} + flat])"
-        else:
-            text = f"{place.name}[{at}]"
+        text = self._places[e.memory.name].load(self._address(e.memory, e.index), self._named)
         if e.mask is None:
             return text
         # Out of bounds is no harm: every access is kept within the binding.
         zero = literal(0, e.dtype, self.target)
         other = self.value(e.other) if e.other is not None else zero
         return f"select({other}, {text}, {self.value(e.mask)})"
-
-    def _word(self, dtype: DType, at: str) -> tuple[str, str]:
-        """Where a packed element lies: (word, shift)."""
-        name = self._fresh("p")
-        self.line(f"let {name} = u32({at});")
-        per = 4 // dtype.itemsize
-        return f"{name} >> {1 if per == 2 else 2}u", f"(({name} & {per - 1}u) * {8 * dtype.itemsize}u)"
 
     def _address(self, memory: Memory, index: Sequence[Expr]) -> str:
         private = self._places[memory.name].private
@@ -449,7 +410,3 @@ def parts_of(flat: str, sizes: Sequence[int]) -> list[str]:
 
 def _narrowed(dtype: DType) -> DType:
     return i32 if dtype is i64 else dtype
-
-
-def _mask(dtype: DType) -> int:
-    return (1 << (8 * dtype.itemsize)) - 1
