@@ -13,8 +13,8 @@ from typing import Protocol
 from llvmlite import ir
 
 from rlx.backends.cpu.gemm_operand import when
-from rlx.backends.cpu.gemm_pack import transpose
 from rlx.backends.cpu.gemm_view import convert
+from rlx.backends.cpu.transposed_square import transpose
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64, constant, register_type, vector
 from rlx.ir.dtypes import DType

@@ -15,6 +15,7 @@ from llvmlite import ir
 
 from rlx.backends.cpu.gemm_tile import RAISED, multiply_add
 from rlx.backends.cpu.gemm_view import MatrixView, convert
+from rlx.backends.cpu.transposed_square import copy_transposed, transpose
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I32, I64, constant, dtype_constant, real
 from rlx.ir.dtypes import DType, i8, i32
@@ -45,14 +46,12 @@ def pack_panel(
     blocked = depth // lanes * lanes if _transposes(e, view, dtype) else 0
     if blocked:
         with e.loop(I64(0), I64(columns), I64(lanes)) as column, e.loop(I64(0), I64(blocked), I64(lanes)) as k:
-            sources = []
-            for lane in range(lanes):
-                at = _at_most(e, e.builder.add(first, e.builder.add(column, I64(lane))), total - 1)
-                sources.append(e.load_lanes(view.pointer(e, matrix, k, at), dtype, lanes))
+            begin = e.builder.add(first, column)
+            last = e.intrinsic("smax", e.builder.sub(I64(total - 1), begin), I64(0))
+            source = view.pointer(e, matrix, k, _at_most(e, begin, total - 1))
             target = e.builder.add(e.builder.mul(k, I64(columns)), column)
-            for i, vector in enumerate(transpose(e, sources)):
-                at = e.builder.add(target, I64(i * columns))
-                e.store_lanes(e.element_pointer(destination, dtype, at), dtype, vector, lanes)
+            into = e.element_pointer(destination, dtype, target)
+            copy_transposed(e, dtype, source, view.columns.stride or 0, last, into, columns)
     if blocked < depth:
         with e.loop(I64(0), I64(columns), I64(1)) as column, e.loop(I64(blocked), I64(depth), I64(1)) as k:
             at = _at_most(e, e.builder.add(first, column), total - 1)
@@ -63,7 +62,7 @@ def pack_panel(
 
 def _transposes(e: FunctionEmitter, view: MatrixView, dtype: DType) -> bool:
     """Whether squares of the operand can go through registers: k is contiguous and nothing is converted."""
-    return view.rows.stride == 1 and view.dtype is dtype
+    return view.rows.stride == 1 and view.columns.stride is not None and view.dtype is dtype
 
 
 def _pack_by_rows(
@@ -245,23 +244,6 @@ def copy_rows(
                 e.store_one(e.element_pointer(target, dtype, k), dtype, value)
         for i in range(zeros):
             e.store_one(e.element_pointer(target, dtype, I64(depth + i)), dtype, dtype_constant(dtype, 0))
-
-
-def transpose(e: FunctionEmitter, rows: list[ir.Value]) -> list[ir.Value]:
-    """A square of lanes, transposed: swaps of ever larger halves between ever nearer rows."""
-    lanes = len(rows)
-    step = lanes // 2
-    while step:
-        swapped: list[ir.Value] = list(rows)
-        low = [i if not i & step else i - step + lanes for i in range(lanes)]
-        high = [i + step if not i & step else i + lanes for i in range(lanes)]
-        for i in range(lanes):
-            if not i & step:
-                swapped[i] = e.shuffle(rows[i], low, rows[i + step])
-                swapped[i + step] = e.shuffle(rows[i], high, rows[i + step])
-        rows = swapped
-        step //= 2
-    return rows
 
 
 def _at_most(e: FunctionEmitter, value: ir.Value, limit: int) -> ir.Value:
