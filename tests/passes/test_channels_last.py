@@ -13,6 +13,7 @@ from rlx.ir.graph import Graph, Value
 from rlx.ir.interpret import interpret
 from rlx.ir.verify import verify
 from rlx.passes.channels_last import channels_last
+from rlx.passes.fuse import fuse
 
 RNG = np.random.default_rng(5)
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -119,3 +120,13 @@ def test_convolutions_whose_weights_are_computed_stay() -> None:
     attrs = {"strides": ones, "padding": (ones, ones), "lhs_dilation": ones, "rhs_dilation": ones, "groups": 1}
     graph = b.build([b.emit("conv_general", x, w, **attrs)])
     assert channels_last(graph, lambda node: True) is graph
+
+
+def test_the_transpose_and_what_follows_it_join_the_convolution_s_kernel() -> None:
+    b = GraphBuilder()
+    x = image(b)
+    y = b.emit("add", conv(b, x, 3, "w"), x)
+    groups = fuse(rewritten(b.build([conv(b, b.binary("max", y, 0.0), 3, "v")])))
+    first = next(g for g in groups if g.kind == "convolution")
+    assert [n.op for n in first.nodes] == ["conv_general", "transpose", "add", "max"]
+    assert first.outputs[0].type.sizes == (2, 6, 5, 3)
