@@ -185,15 +185,15 @@ class _Attention:
             line(f"let at{i} = (place + {i * INVOCATIONS}) % {width};")
             line(f"let row{i} = (place + {i * INVOCATIONS}) / {width};")
             operand.begin(line, i, f"({outer} + row{i})")
-            line(f"var x{i} = vec4<f32>(0.0f);")
+            line(f"var loaded{i} = vec4<f32>(0.0f);")
             within = f"{outer} + row{i} < {self.n}" if side == 2 and self.n % KEYS else ""
             line(f"if ({within}) {{" if within else "{")
-            operand.load(line, i, f"({inner} + at{i}) * 4", f"x{i}")
+            operand.load(line, i, f"({inner} + at{i}) * 4", f"loaded{i}")
             line("}")
         for i in pieces:
             last = count < (i + 1) * INVOCATIONS
             line(f"if (place < {count - i * INVOCATIONS}) {{" if last else "{")
-            line(f"{into(f'row{i}', f'at{i}')} = x{i};")
+            line(f"{into(f'row{i}', f'at{i}')} = loaded{i};")
             line("}")
         line("}")
 
