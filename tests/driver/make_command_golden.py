@@ -1,6 +1,7 @@
-"""Make data/commands.safetensors: a recording with its program's text, its operands and what it is to give.
+"""Make the recordings in data/: each with its program's text, its operands and what it is to give.
 
-Make it again only where the file's form changes: that recordings of older versions still replay is what it is for.
+commands.safetensors has no weights; weighted_commands.safetensors brings one. Make one again only where the file's form
+changes, and only that one: that recordings of older versions still replay is what they are for.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from rlx.driver import CommandBuffer, save_commands
 from rlx.ir import GraphBuilder, TensorType, fingerprint, print_graph
 from rlx.ir.dtypes import f32
 
-PATH = Path(__file__).parent / "data" / "commands.safetensors"
+DATA = Path(__file__).parent / "data"
 
 
 def recording() -> CommandBuffer:
@@ -38,6 +39,23 @@ def recording() -> CommandBuffer:
     return commands
 
 
+def weighted_recording() -> CommandBuffer:
+    """out = tanh(x @ w), where w is a weight that the recording brings."""
+    rng = np.random.default_rng(2027)
+    weight, content = (rng.standard_normal(s).astype(np.float32) for s in ((8, 4), (2, 8)))
+    b = GraphBuilder("weighted layer")
+    x = b.input("x", TensorType((2, 8), f32))
+    product = b.emit("dot_general", x, b.parameter("layer.0/weight:0", weight), lhs_contract=(1,), rhs_contract=(0,))
+    graph = b.build({"h": b.emit("tanh", product)})
+    commands = CommandBuffer("weighted")
+    out = commands.slot("out", TensorType((2, 4), f32))
+    commands.constant("expected", np.tanh(content @ weight))
+    done = commands.semaphore("done")
+    commands.run(commands.graph(graph), [commands.constant("x", content)], [out])
+    commands.signal(done, 1)
+    return commands
+
+
 if __name__ == "__main__":
-    PATH.parent.mkdir(exist_ok=True)
-    save_commands(PATH, recording())
+    save_commands(DATA / "commands.safetensors", recording())
+    save_commands(DATA / "weighted_commands.safetensors", weighted_recording())

@@ -15,7 +15,7 @@ from rlx.ir import Graph, GraphBuilder, TensorType, print_graph
 from rlx.ir.dtypes import f32
 
 SOON = 20.0
-GOLDEN = Path(__file__).parents[1] / "driver" / "data" / "commands.safetensors"
+DATA = Path(__file__).parents[1] / "driver" / "data"
 X, Y = TensorType((3, 8), f32), TensorType((3, 4), f32)
 OPTIONS = Options(cache=False)
 
@@ -57,8 +57,9 @@ def test_a_file_is_ready_on_every_device_with_its_weights(file: Path, device: De
             np.testing.assert_allclose(bound["y"].to(Device("cpu")).numpy(), np.tanh(x @ weight), rtol=1e-5, atol=1e-6)
 
 
-def test_a_recording_kept_from_an_earlier_version_is_ready_on_every_device(device: Device) -> None:
-    with Session(device, OPTIONS).prepare(GOLDEN) as layer, CommandStream(device) as stream:
+@pytest.mark.parametrize("name", ["commands", "weighted_commands"])
+def test_a_recording_kept_from_an_earlier_version_is_ready_on_every_device(name: str, device: Device) -> None:
+    with Session(device, OPTIONS).prepare(DATA / f"{name}.safetensors") as layer, CommandStream(device) as stream:
         commands, done = layer.commands, Semaphore()
         bound = {n: Buffer.empty(t, device) for n, t in commands.slots.items() if n not in commands.constants}
         layer.replay(stream, bound, semaphores={"done": done})
