@@ -44,7 +44,11 @@ class Operand:
 
 @dataclass(frozen=True, eq=False)
 class Launch:
-    """Run one kernel; operands match `kernel.args` in order."""
+    """Run one kernel; operands match `kernel.args` in order.
+
+    in_place: (written, read) places among the operands: the written one may have the memory of the read one, whose
+    elements it then overwrites one by one, if the kernel is given one argument for both.
+    """
 
     kernel: Kernel
     operands: tuple[Operand, ...]
@@ -52,6 +56,7 @@ class Launch:
     writes: tuple[VirtualBuffer, ...]
     location: Location = UNKNOWN
     sources: tuple[str, ...] = ()  # names of the graph ops fused into it, in order
+    in_place: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

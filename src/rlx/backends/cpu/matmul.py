@@ -79,7 +79,8 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         width, pitch = (block, block) if b_is_long else (-(-columns // lanes) * lanes, columns)
         writer = TileWriter(epilogue, place, spec.n, dtype, width, pitch)
         dots = DotKernel(target, dtype, batch, long, short, b_is_long, block, writer)
-        return MatmulKernels(None, 0, finished(dots, spec.a, spec.b, f"dots {block} {a.unnamed} {b.unnamed}"))
+        details = f"dots {block} {a.unnamed} {b.unnamed}"
+        return MatmulKernels(None, 0, finished(dots, spec.a, spec.b, details), in_place=True)
 
     together = neighbours_together(target, spec)
     depth = -(-depth // together)
@@ -114,7 +115,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         in_registers,
     )
     details = f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tile} {blocks}"
-    return MatmulKernels(pack, packed_nbytes, finished(kernel, left.memory, b_memory, details))
+    return MatmulKernels(pack, packed_nbytes, finished(kernel, left.memory, b_memory, details), in_place=True)
 
 
 def product_cost(spec: MatmulSpec, epilogue: Epilogue) -> Cost:

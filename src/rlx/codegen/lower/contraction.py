@@ -7,7 +7,7 @@ apart: neighbours are merged within their group (batch, m, n, k) wherever all th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlx.codegen.kernel import Apply, Expr, Load, Memory, Store, Var
@@ -15,6 +15,7 @@ from rlx.codegen.lower.affine import Index, as_dtype
 from rlx.codegen.lower.axes import Axis, Uses, make_axes, split_extents, trivial_extents
 from rlx.codegen.lower.context import Scope
 from rlx.codegen.lower.forward import carry_forward
+from rlx.codegen.lower.inplace import in_place_operands
 from rlx.codegen.lower.kernel_builder import KernelBuilder
 from rlx.codegen.lower.reader import Reader
 from rlx.codegen.lower.rows import Phase, Reduction, RowProgram, RowStore, row_kernel
@@ -222,7 +223,7 @@ def _by_template(scope: Scope, group: Group, product: Contraction, output: Value
     kernels = scope.program.templates.matmul(spec, found.epilogue)
     if kernels is None:
         return False
-    _launch(scope, group, kernels, spec, (found.a[1], found.b[1]), found.end.builder, output in scope.static)
+    _launch(scope, group, kernels, spec, (found.a[1], found.b[1]), found.end, output in scope.static)
     return True
 
 
@@ -332,7 +333,7 @@ def _launch(
     kernels: MatmulKernels,
     spec: MatmulSpec,
     operands: tuple[Operand, Operand],
-    epilogue: KernelBuilder,
+    end: _Side,
     static: bool,
 ) -> None:
     a, b = operands
@@ -344,7 +345,11 @@ def _launch(
             Launch(kernels.pack, (source, packed), (source.buffer,), (packed.buffer,), location, ("pack",)), static=True
         )
         a, b = (packed, b) if spec.a_constant else (a, packed)
-    scope.emit(template_launch(kernels.compute, (a, b), epilogue, group), static)
+    step = template_launch(kernels.compute, (a, b), end.builder, group)
+    if kernels.in_place and end.epilogue is not None:
+        args, axes = step.kernel.args, [axis for part in end.axes for axis in part]
+        step = replace(step, in_place=in_place_operands(end.epilogue.stores, axes, args, step.operands))
+    scope.emit(step, static)
 
 
 def template_launch(kernel: Any, inputs: tuple[Operand, ...], epilogue: KernelBuilder, group: Group) -> Launch:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlx.codegen.kernel import Cost, Expr, Store
 from rlx.codegen.lower.affine import Index
 from rlx.codegen.lower.axes import Axis, Uses, make_axes, merged_extents, split_extents, trivial_extents
+from rlx.codegen.lower.inplace import in_place_operands
 from rlx.codegen.lower.kernel_builder import KernelBuilder
 from rlx.codegen.lower.nest import Nest
 from rlx.codegen.lower.reader import Reader, Values
@@ -81,7 +82,7 @@ def elementwise(
     nest = Nest(built.builder)
     index, grid = nest.grid([axis for axis in built.axes if axis not in inner])
     nest.loops(inner, built.stores)
-    return built.builder.launch(
+    step = built.builder.launch(
         label,
         index,
         grid,
@@ -90,6 +91,7 @@ def elementwise(
         location=location,
         sources=sources,
     )
+    return replace(step, in_place=in_place_operands(built.stores, built.axes, step.kernel.args, step.operands))
 
 
 def turned_axis(axes: Sequence[Axis], uses: Uses) -> int | None:

@@ -1,7 +1,8 @@
 """The way from an optimised graph to a lowered program.
 
 `lower` makes the buffers of inputs, parameters and outputs, decides what is static, lowers the graph's groups, and
-orders the steps for peak memory.
+orders the steps for peak memory,
+and puts results where operands die.
 Shapes must be static. Input, output and parameter memory is dense and row-major.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from rlx.codegen.lower.context import ProgramContext, Scope
 from rlx.codegen.lower.control import finish
 from rlx.codegen.lower.graph import lower_scope
+from rlx.codegen.lower.inplace import share_memory
 from rlx.codegen.lower.order import order_steps
 from rlx.codegen.lower.setup import release_after_setup
 from rlx.codegen.lower.templates import NoTemplates, Templates
@@ -66,6 +68,6 @@ def lower(
         outputs=graph.output_types,
         parameters={p.name: p.value.type for p in graph.parameters},
         setup=release_after_setup(program.setup, steps),
-        steps=order_steps(steps),
+        steps=share_memory(order_steps(steps)) if fuse else order_steps(steps),
         dispatch=dispatch,
     )

@@ -6,7 +6,7 @@ order, before they are packed) become temporaries of setup, so that no second co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rlx.codegen.program import Branch, Copy, Launch, Operand, Repeat, Step, VirtualBuffer
@@ -14,15 +14,15 @@ from rlx.codegen.program import Branch, Copy, Launch, Operand, Repeat, Step, Vir
 
 def release_after_setup(setup: Sequence[Step], steps: Sequence[Step]) -> tuple[Step, ...]:
     """`setup` with temporary buffers for the persistent ones that no step of `steps` touches."""
-    needed = set(_touched(steps))
-    renamed: dict[VirtualBuffer, VirtualBuffer] = {}
-    for buffer in dict.fromkeys(_touched(setup)):
+    needed = set(touched(steps))
+    to: dict[VirtualBuffer, VirtualBuffer] = {}
+    for buffer in dict.fromkeys(touched(setup)):
         if buffer.kind == "persistent" and buffer not in needed:
-            renamed[buffer] = VirtualBuffer(buffer.name, buffer.nbytes, "temporary")
-    return tuple(_renamed(step, renamed) for step in setup) if renamed else tuple(setup)
+            to[buffer] = VirtualBuffer(buffer.name, buffer.nbytes, "temporary")
+    return tuple(renamed(step, to) for step in setup) if to else tuple(setup)
 
 
-def _touched(steps: Iterable[Step]) -> Iterator[VirtualBuffer]:
+def touched(steps: Iterable[Step]) -> Iterator[VirtualBuffer]:
     """Every buffer that the steps name, with repeats."""
     for step in steps:
         if isinstance(step, Launch):
@@ -31,18 +31,20 @@ def _touched(steps: Iterable[Step]) -> Iterator[VirtualBuffer]:
             yield from (step.source.buffer, step.destination.buffer)
         elif isinstance(step, Branch):
             yield step.predicate.buffer
-            yield from _touched((*step.then, *step.orelse))
+            yield from touched((*step.then, *step.orelse))
         else:
             yield step.predicate.buffer
-            yield from _touched((*step.test, *step.body))
+            yield from touched((*step.test, *step.body))
 
 
-def _renamed(step: Step, to: dict[VirtualBuffer, VirtualBuffer]) -> Step:
+def renamed(step: Step, to: Mapping[VirtualBuffer, VirtualBuffer]) -> Step:
+    """The step with other buffers in the place of some, everywhere within it."""
+
     def operand(o: Operand) -> Operand:
         return Operand(to[o.buffer], o.byte_offset) if o.buffer in to else o
 
     def nested(steps: Iterable[Step]) -> tuple[Step, ...]:
-        return tuple(_renamed(s, to) for s in steps)
+        return tuple(renamed(s, to) for s in steps)
 
     if isinstance(step, Launch):
         reads, writes = (tuple(to.get(b, b) for b in buffers) for buffers in (step.reads, step.writes))

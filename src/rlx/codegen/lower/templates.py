@@ -77,11 +77,16 @@ class MatmulSpec:
 
 @dataclass(frozen=True, eq=False)
 class MatmulKernels:
-    """pack: runs in setup and fills `packed_nbytes` bytes from the constant operand; None where nothing is packed."""
+    """pack: runs in setup and fills `packed_nbytes` bytes from the constant operand; None where nothing is packed.
+
+    in_place: the epilogue runs once an element, on a finished sum, and its argument for the result may have the memory
+    of one that it reads at the same address.
+    """
 
     pack: TemplateKernel | None
     packed_nbytes: int
     compute: TemplateKernel
+    in_place: bool = False
 
 
 @dataclass(frozen=True, eq=False)
