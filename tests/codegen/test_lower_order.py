@@ -104,12 +104,12 @@ def test_no_order_peaks_above_program_order(seed: int) -> None:
 
 def test_branches_written_side_by_side_need_the_memory_of_one() -> None:
     b = GraphBuilder()
-    x = b.input("x", TensorType((64, 32), f32))
+    inputs = [b.input(f"x{i}", TensorType((64, 32), f32)) for i in range(4)]  # of one, products would be joined
     wide = [
         b.emit(
             "dot_general", x, b.parameter(f"w{i}", np.ones((32, 512), np.float32)), lhs_contract=(1,), rhs_contract=(0,)
         )
-        for i in range(4)
+        for i, x in enumerate(inputs)
     ]
     narrow = [
         b.emit(
