@@ -257,7 +257,7 @@ def main() -> None:
             report(workload, measured(workload, device, options.rounds), flops, rate)
         elif workload.name.startswith("product"):
             for tile in (replace(tile, along_k=along_k) for tile, _ in TILES for along_k in (True, False)):
-                matmul_template.tile_for = lambda *_, tile=tile: tile
+                matmul_template.tile_for = lambda *_, tile=tile, **__: tile
                 note = f"{tile.height}x{tile.width}" + ("" if tile.slices == 1 else f"/{tile.slices}")
                 note += "k" if tile.along_k else "m"
                 times = measured(workload, device, options.rounds, note)

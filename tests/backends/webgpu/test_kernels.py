@@ -124,7 +124,8 @@ def test_convolutions_unfold_every_kind_of_window(webgpu, image, weights, attrib
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("m", "n", "d"), [(16, 16, 32), (33, 70, 18), (40, 130, 64)])
-def test_attention_streams_blocks_of_keys(webgpu, m, n, d, causal):
+def test_attention_streams_blocks_of_keys(webgpu, monkeypatch, m, n, d, causal):
+    monkeypatch.setattr(compiler, "_TURNS_IN_SOFTWARE", 0 if causal and m == 33 else 65535)
     rng = np.random.default_rng(7)
     q, k, v = (rng.normal(size=(2, h, s, d)).astype(np.float32) for h, s in ((4, m), (2, n), (2, n)))
     v[-1, -1, 0, 0] = np.nan  # behind the end of the other heads' keys

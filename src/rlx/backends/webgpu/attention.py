@@ -16,7 +16,7 @@ number is NaN all the same: those values are looked at for that.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rlx.backends.webgpu.matmul import MatrixSide, bind_arguments, offset, template
@@ -226,16 +226,7 @@ class _Attention:
         """Scores become weights; totals and maxima move on; `scales` says by what earlier results shrink."""
         line, rows = self.line, self.rows
         line(f"var s = array<vec4<f32>, {rows}>({', '.join(f's{r}' for r in range(rows))});")
-        line(f"for (var e = 0i; e < {4 * rows}; e = e + 1i) {{")
-        line("let m = m0 + row0 + e / 4;")
-        line("let n = n0 + tx * 4 + e % 4;")
-        line("let product = s[e / 4][e % 4];")
-        self.emitter.bind_value(self.spec.scores.acc, "product")
-        self._bind(self.spec.scores.index, (("batch", self.spec.batch), ("m", self.spec.m), ("n", self.spec.n)))
-        with self.emitter.scope():
-            score = self.emitter.value(self.spec.scores.value)
-        line(f"s[e / 4][e % 4] = {f'select(-rlx_inf(), {score}, n < {self.n})' if self.n % KEYS else score};")
-        line("}")
+        self._times(4 * rows, self._score)
         line(f"for (var r = 0i; r < {rows}; r = r + 1i) {{")
         line(f"parts[(row0 + r) * {_PARTS} + tx] = rlx_max(rlx_max(s[r].x, s[r].y), rlx_max(s[r].z, s[r].w));")
         line("}")
@@ -243,19 +234,43 @@ class _Attention:
         for r in range(rows):
             line("{")
             line(f"var most = most{r};")
-            line(f"for (var i = 0i; i < {_ACROSS}; i = i + 1i) {{")
-            line(f"most = rlx_max(most, parts[(row0 + {r}) * {_PARTS} + i]);")
-            line("}")
+            start = f"(row0 + {r}) * {_PARTS}"
+            self._times(_ACROSS, lambda i, start=start: line(f"most = rlx_max(most, parts[{start} + {i}]);"))
             # Where every score so far is -inf, weights are exp(-inf) and not exp(-inf + inf).
             line("let shift = select(most, 0.0f, bitcast<u32>(most) == 0xff800000u);")
             line(f"let scale = rlx_exp(most{r} - shift);")
             line(f"most{r} = most;")
             line("var w = vec4<f32>(0.0f);")
-            line(f"for (var c = 0i; c < 4; c = c + 1i) {{ w[c] = rlx_exp(s[{r}][c] - shift); }}")
+            self._times(4, lambda c, r=r: line(f"w[{c}] = rlx_exp(s[{r}][{c}] - shift);"))
             line(f"total{r} = total{r} * scale + ((w.x + w.y) + (w.z + w.w));")
             line(f"weights[(row0 + {r}) * {KEYS // 4} + tx] = w;")
             line(f"if (tx == 0) {{ scales[row0 + {r}] = scale; }}")
             line("}")
+
+    def _score(self, e: str) -> None:
+        """The e-th product of this invocation becomes a score."""
+        line = self.line
+        line(f"let m = m0 + row0 + {e} / 4;")
+        line(f"let n = n0 + tx * 4 + {e} % 4;")
+        line(f"let product = s[{e} / 4][{e} % 4];")
+        self.emitter.bind_value(self.spec.scores.acc, "product")
+        self._bind(self.spec.scores.index, (("batch", self.spec.batch), ("m", self.spec.m), ("n", self.spec.n)))
+        with self.emitter.scope():
+            score = self.emitter.value(self.spec.scores.value)
+        line(f"s[{e} / 4][{e} % 4] = {f'select(-rlx_inf(), {score}, n < {self.n})' if self.n % KEYS else score};")
+
+    def _times(self, count: int, emit: Callable[[str], None]) -> None:
+        """Emit lines for each of 0i, 1i, ...: written out, so that they overlap; in a loop where compiling is slow."""
+        if self.emitter.target.max_turns:
+            name = self.emitter.fresh("i")
+            self.line(f"for (var {name} = 0i; {name} < {count}; {name} = {name} + 1i) {{")
+            emit(name)
+            self.line("}")
+            return
+        for i in range(count):
+            self.line("{")
+            emit(f"{i}i")
+            self.line("}")
 
     def _mix(self) -> None:
         line, values = self.line, self.blocks.values

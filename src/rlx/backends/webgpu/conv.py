@@ -127,7 +127,7 @@ def _tiled(
     rank = len(spec.kernel)
     channels_last = spec.x.strides[1] == 1 and spec.channels > spec.groups
     order = (*range(1, rank + 1), 0) if channels_last else tuple(range(rank + 1))
-    tile = tile_for(spec.groups, features, places)
+    tile = tile_for(spec.groups, features, places, large=not target.max_turns)
     right = _Unfolded(spec, order, "x_start", zero, kind, tile.depth)
     steps = [int(s) for s in spec.w.strides]
     weights = _joined([(right.sizes[i], steps[1 + d]) for i, d in enumerate(order)])

@@ -153,7 +153,7 @@ def _shader(
 ) -> Shader:
     batch, m, n, k = (math.prod(s) for s in (spec.batch, spec.m, spec.n, spec.k))
     kind, zero = register_type(spec.acc_dtype, target), literal(0, spec.acc_dtype, target)
-    tile = tile_for(batch, m, n)
+    tile = tile_for(batch, m, n, large=not target.max_turns)
     groups = len(spec.batch)
     a_batch, a_m, a_k = _split(spec.a.strides, groups, len(spec.m))
     b_batch, b_k, b_n = _split(spec.b.strides, groups, len(spec.k))

@@ -60,16 +60,19 @@ class Tile:
 TILES = (
     (Tile(8, 4), 1024),
     (Tile(4, 4), 264),
-    (Tile(4, 4, 8, 16, 32), 264),
-    (Tile(4, 4, 8, 8, 64), 264),
-    (Tile(4, 4, 4, 16, 32), 264),
-    (Tile(4, 4, 4, 8, 64), 128),
+    (Tile(4, 4, 8, 16, 32), 96),
+    (Tile(4, 4, 4, 8, 64), 64),
     (Tile(4, 4, 4, 4, 128), 0),
 )
 
 
-def tile_for(batch: int, m: int, n: int) -> Tile:
-    """The first tile that is not much emptier than need be and of which there are enough."""
+def tile_for(batch: int, m: int, n: int, *, large: bool = True) -> Tile:
+    """The first tile that is not much emptier than need be and of which there are enough.
+
+    large: the device runs hundreds of workgroups at once; for one of a few cores tiles have as few slices as fit.
+    """
+    if not large:
+        return Tile(4, 4) if m > 32 else Tile(4, 4, 8, 16, 32) if m > 16 else Tile(4, 4, 4, 16, 32)
     for tile, enough in TILES:
         down, across = tile.count(m, n)
         if batch * down * across >= enough and m * n >= 0.7 * down * across * tile.height * tile.width:

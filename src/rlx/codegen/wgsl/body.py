@@ -85,13 +85,13 @@ class BodyEmitter:
 
     def bind_private(self, memory: Memory, turns: int) -> None:
         """Declare a local array with an element for each of the invocation's turns of `shared_loop`, or, for 0, one."""
-        name = self._fresh("l")
+        name = self.fresh("l")
         self.line(f"var {name}: array<{register_type(memory.dtype, self.target)}, {max(turns, 1)}>;")
         self._places[memory.name] = Place(name, memory.dtype, private="turn" if turns else "one")
 
     def bind_index(self, var: Var, value: str, extent: int) -> None:
         """`var` is a loop index below `extent`, whose value is an i32 expression."""
-        name = self._fresh("v")
+        name = self.fresh("v")
         self.line(f"let {name} = {value};")
         self._set_index(var, name, extent)
 
@@ -113,7 +113,8 @@ class BodyEmitter:
         self._names[var.name] = (name, True)
         self._intervals[var.name] = (0, max(0, (extent if extent is not None else (1 << 31) - 1) - 1))
 
-    def _fresh(self, letter: str) -> str:
+    def fresh(self, letter: str) -> str:
+        """A name that nothing else in the body has."""
         self._count += 1 if self._count not in (31, 63) else 2  # i32 and i64 are types
         return f"{letter}{self._count}"
 
@@ -133,7 +134,7 @@ class BodyEmitter:
         for first, end, step in ((0, whole, abreast), (whole, turns, 1)):
             if first == end:
                 continue
-            turn = self._fresh("i")
+            turn = self.fresh("i")
             self.line(f"for (var {turn} = {first}i; {turn} < {end}; {turn} = {turn} + {step}i) {{")
             for part in range(step):
                 self._turn = f"({turn} + {part}i)" if part else turn
@@ -164,7 +165,7 @@ class BodyEmitter:
         self._shared.pop()
 
     def _named(self, text: str) -> str:
-        name = self._fresh("v")
+        name = self.fresh("v")
         self.line(f"let {name} = {text};")
         return name
 
@@ -182,7 +183,7 @@ class BodyEmitter:
             case Let():
                 self._let(stmt)
             case Declare():
-                name, value = self._fresh("m"), self.value(stmt.init)
+                name, value = self.fresh("m"), self.value(stmt.init)
                 self.line(f"var {name}: {register_type(stmt.var.dtype, self.target)} = {value};")
                 self._names[stmt.var.name] = (name, False)
                 self._intervals.pop(stmt.var.name, None)
@@ -226,7 +227,7 @@ class BodyEmitter:
             )
             self.scratch += stmt.elements
             return
-        name = self._fresh("l")
+        name = self.fresh("l")
         self.line(f"var {name}: array<{kind}, {max(1, stmt.elements)}>;")
         self._places[stmt.memory.name] = Place(name, stmt.memory.dtype)
 
@@ -236,7 +237,7 @@ class BodyEmitter:
         if self.unroll > 1 and iterations(stmt.body) == 0:
             self._unrolled(stmt, extent, bounds[1] if bounds else None)
             return
-        name = self._fresh("i")
+        name = self.fresh("i")
         self.line(f"for (var {name} = 0i; {name} < {extent}; {name} = {name} + 1i) {{")
         self._set_index(stmt.var, name, bounds[1] if bounds else None)
         self._forget({stmt.var.name}, set())
@@ -245,10 +246,10 @@ class BodyEmitter:
         self._forget({stmt.var.name}, set())
 
     def _unrolled(self, stmt: Loop, extent: str, most: int | None) -> None:
-        name = self._fresh("i")
+        name = self.fresh("i")
         self.line(f"for (var {name} = 0i; {name} < {extent}; {name} = {name} + {self.unroll}i) {{")
         for part in range(self.unroll):
-            index = self._fresh("v")
+            index = self.fresh("v")
             self.line(f"let {index} = {name} + {part}i;")
             self.line(f"if ({index} < {extent}) {{")
             self._set_index(stmt.var, index, most)
@@ -261,7 +262,7 @@ class BodyEmitter:
     def _let(self, stmt: Let) -> None:
         bounds = interval_of(stmt.value, self._intervals, self._memo)
         value = self.value(stmt.value) if bounds is None else self.index(stmt.value)
-        name = self._fresh("v")
+        name = self.fresh("v")
         self.line(f"let {name} = {value};")
         self._names[stmt.var.name] = (name, bounds is not None)
         if bounds is None:
@@ -324,7 +325,7 @@ class BodyEmitter:
             if (id(e), narrow) in scope:
                 return scope[id(e), narrow].name
         text = self._load(e) if isinstance(e, Load) else self._apply(e, narrow)
-        name = self._fresh("t")
+        name = self.fresh("t")
         self.line(f"let {name} = {text};")
         variables, memories = reads(e)
         self._keep.append(e)
@@ -346,12 +347,12 @@ class BodyEmitter:
             # Bound to names, so that nothing is folded while the shader compiles: folding refuses overflow.
             named = []
             for a in args:
-                name = self._fresh("c")
+                name = self.fresh("c")
                 self.line(f"let {name} = {a};")
                 named.append(name)
             args = named
         elif e.op.startswith("shift") and isinstance(e.args[1], Const):
-            name = self._fresh("c")
+            name = self.fresh("c")
             self.line(f"let {name} = {args[1]};")
             args = [args[0], name]
         elif to is i32 and e.op in ("div", "rem") and isinstance(e.args[1], Const) and e.args[1].value.real > 0:
