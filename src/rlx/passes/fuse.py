@@ -1,10 +1,9 @@
 """Fusion: which values get memory, and which nodes become one kernel.
 
-First, attention is found (`rlx.passes.attention`), and products and convolutions take what follows them
-(`grow_epilogue`). Then reductions take all that shares their
-rows (`grow_rows`). What is left either gets memory, and becomes the root of an elementwise kernel, or is computed
-by its readers (`stored_nodes`). Products that share an operand are joined (`join_products`). Groups come out in an
-order in which each reads only what earlier ones have written.
+First, attention is found (`grow_attentions`), and products and convolutions take what follows them (`grow_epilogue`).
+Then reductions take all that shares their rows (`grow_rows`). What is left either gets memory, and becomes the root of
+an elementwise kernel, or is computed by its readers (`stored_nodes`). Products that share an operand are joined
+(`join_products`). Groups come out in an order in which each reads only what earlier ones have written.
 """
 
 from __future__ import annotations
