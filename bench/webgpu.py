@@ -7,7 +7,7 @@ first: products a second against a loop of multiply-adds in registers, bytes a s
 ceilings are measured first, on the same device. Results are compared with NumPy's on a sample of their elements.
 
 --only: workloads whose name has this in it. --small: sizes for software adapters. --tiles: every matrix product in each
-size of tile instead of the chosen one, with the left operand's vectors along k and along m.
+size of tile instead of the chosen one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -256,10 +256,9 @@ def main() -> None:
         if not options.tiles:
             report(workload, measured(workload, device, options.rounds), flops, rate)
         elif workload.name.startswith("product"):
-            for tile in (replace(tile, along_k=along_k) for tile, _ in TILES for along_k in (True, False)):
+            for tile, _ in TILES:
                 matmul_template.tile_for = lambda *_, tile=tile, **__: tile
                 note = f"{tile.height}x{tile.width}" + ("" if tile.slices == 1 else f"/{tile.slices}")
-                note += "k" if tile.along_k else "m"
                 times = measured(workload, device, options.rounds, note)
                 matmul_template.tile_for = tile_for
                 report(workload, times, flops, rate, note)

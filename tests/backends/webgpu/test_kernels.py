@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlx.backends.webgpu import compiler
+from rlx.backends.webgpu import compiler, matmul
+from rlx.backends.webgpu.tiles import TILES
 from rlx.ir import GraphBuilder, type_of
 from rlx.ir.interpret import interpret
 from rlx.options import Options
@@ -75,6 +76,20 @@ def test_a_softmax_of_shared_rows_is_the_same_at_every_run(webgpu, shape):
 def test_a_running_sum_is_no_sum_to_divide(webgpu):
     x = _whole(np.random.default_rng(5), 300, 130)
     got, expected, _ = _run(webgpu, lambda b, v: {"y": b.emit("cumsum", v, dimension=0)}, x)
+    np.testing.assert_array_equal(got["y"], expected["y"])
+
+
+@pytest.mark.parametrize("tile", [tile for tile, _ in TILES], ids=lambda t: f"{t.height}x{t.width} in {t.slices}")
+def test_products_are_exact_in_every_tile(webgpu, monkeypatch, tile):
+    monkeypatch.setattr(matmul, "tile_for", lambda *_, **__: tile)
+    rng = np.random.default_rng(10)
+    x, y = _whole(rng, 2, 37, 3 * tile.depth + tile.rows), _whole(rng, 2, 70, 3 * tile.depth + tile.rows)
+
+    def emit(b, u, v):
+        return {"y": b.emit("dot_general", u, v, lhs_contract=(2,), rhs_contract=(2,), lhs_batch=(0,), rhs_batch=(0,))}
+
+    got, expected, labels = _run(webgpu, emit, x, y)
+    assert labels == ["matmul"]
     np.testing.assert_array_equal(got["y"], expected["y"])
 
 

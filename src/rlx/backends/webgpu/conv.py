@@ -134,7 +134,7 @@ def _tiled(
     per_group = features * steps[0]
     left = MatrixSide(
         "a1",
-        tile.along_k,
+        True,
         "w_start",
         ((features,), (steps[0],)),
         weights,

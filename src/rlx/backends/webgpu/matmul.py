@@ -157,9 +157,7 @@ def _shader(
     groups = len(spec.batch)
     a_batch, a_m, a_k = _split(spec.a.strides, groups, len(spec.m))
     b_batch, b_k, b_n = _split(spec.b.strides, groups, len(spec.k))
-    left = MatrixSide(
-        "a0", tile.along_k, "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind, tile.depth
-    )
+    left = MatrixSide("a0", True, "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind, tile.depth)
     right = MatrixSide("a1", False, "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind, tile.depth)
     product = Product(batch, m, n, k, kind, zero, tile, left, right, target.workgroup_bytes)
     emitter = BodyEmitter(target)

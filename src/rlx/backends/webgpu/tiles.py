@@ -1,9 +1,9 @@
 """Sums of products in tiles: one workgroup computes a tile of a result from tiles of two operands in its memory.
 
 Each of 256 invocations keeps a few rows by a few columns of the tile in registers; both operands pass through workgroup
-memory some steps of k at a time, in vectors of four: the right one along the columns, the left one along k or along the
-rows. While a tile's products are summed, the next one's elements are already on their way from memory; where workgroup
-memory has room for two, they need not wait there.
+memory some steps of k at a time, in vectors of four: the left one along k, the right one along the columns. While a
+tile's products are summed, the next one's elements are already on their way from memory; where workgroup memory has
+room for two, they need not wait there.
 
 Where there are too few tiles to keep a large device busy, tiles are small and their invocations stand in slices, each
 of which sums its own share of every block of k; in the end the slices' sums are added by a tree. Otherwise each sum
@@ -28,7 +28,6 @@ class Tile:
     """rows, columns: of one invocation, multiples of 4. down, across: invocations of one slice.
 
     depth: steps of k that are in workgroup memory at a time, all slices' together; four or more a slice.
-    along_k: the left operand's vectors are four steps of k of one row, not one step of four rows.
     """
 
     rows: int
@@ -36,7 +35,6 @@ class Tile:
     down: int = 16
     across: int = 16
     depth: int = 16
-    along_k: bool = True
 
     @property
     def slices(self) -> int:
@@ -86,7 +84,7 @@ def turns(k: int) -> int:
 
 
 class Operand(Protocol):
-    """Loads pieces of one side of the product: four neighbours along m or n at one k, or along k at one m.
+    """Loads pieces of one side of the product: four steps of k of one row, or one step of four columns.
 
     along_k: neighbouring invocations should load neighbours along k (else along the outer dimension, m or n).
     begin: lines before the loop over k, for piece `piece`, whose outer index starts at the expression `outer`.
@@ -130,16 +128,21 @@ class Product:
         return [f"var<workgroup> tiles: array<vec4<{self.kind}>, {size}>;"]
 
     @property
-    def _strides(self) -> tuple[int, int]:
-        """Vectors from one k to the next, left and right; one more than needed keeps writes along k off one bank."""
-        wide = self.tile.height // 4, self.tile.width // 4
-        padded = wide[0] + (self.left.along_k and not self.tile.along_k), wide[1] + self.right.along_k
-        return padded if 16 * self.tile.depth * sum(padded) <= self.workgroup_bytes else wide
+    def _right(self) -> int:
+        """Where the right operand's vectors begin, behind the left one's."""
+        return self.tile.height * self.tile.depth // 4
+
+    @property
+    def _stride(self) -> int:
+        """Vectors from one k to the next on the right; one more than needed keeps writes along k off one bank."""
+        wide = self.tile.width // 4
+        padded = wide + self.right.along_k
+        return padded if 16 * (self._right + self.tile.depth * padded) <= self.workgroup_bytes else wide
 
     @property
     def _size(self) -> int:
         """Vectors of a tile of each operand."""
-        return self.tile.depth * sum(self._strides)
+        return self._right + self.tile.depth * self._stride
 
     @property
     def _buffers(self) -> int:
@@ -188,30 +191,21 @@ class Product:
         line("}")
         own = depth // tile.slices
         line(f"for (var kk = part * {own}; kk < part * {own} + {own}; kk = kk + 4i) {{")
-        if tile.along_k:
-            for r in range(tile.rows):
-                row = f"(ty + {r // 4 * tile.down}) * 4 + {r % 4}"
-                line(f"let f{r} = tiles[buffer + ({row}) * {depth // 4} + kk / 4];")
+        for r in range(tile.rows):
+            row = f"(ty + {r // 4 * tile.down}) * 4 + {r % 4}"
+            line(f"let f{r} = tiles[buffer + ({row}) * {depth // 4} + kk / 4];")
         for step in range(4):
-            self._step(line, step)
+            line("{")
+            for j in range(vectors):
+                at = f"(kk + {step}) * {self._stride} + tx + {self._right + j * tile.across}"
+                line(f"let b{j} = tiles[buffer + {at}];")
+            for r in range(tile.rows):
+                for j in range(vectors):
+                    line(f"c{r}_{j} = c{r}_{j} + f{r}[{step}] * b{j};")
+            line("}")
         line("}")
         line("}")
         self._add_slices(line)
-
-    def _step(self, line: Callable[[str], None], step: int) -> None:
-        """The products of one k."""
-        tile = self.tile
-        (left, right), columns = self._strides, tile.columns // 4
-        line("{")
-        for i in range(0 if tile.along_k else tile.rows // 4):
-            line(f"let f{i} = tiles[buffer + (kk + {step}) * {left} + ty + {i * tile.down}];")
-        for j in range(columns):
-            line(f"let b{j} = tiles[buffer + {tile.depth * left} + (kk + {step}) * {right} + tx + {j * tile.across}];")
-        for r in range(tile.rows):
-            for j in range(columns):
-                factor = f"f{r}[{step}]" if tile.along_k else f"f{r // 4}[{r % 4}]"
-                line(f"c{r}_{j} = c{r}_{j} + {factor} * b{j};")
-        line("}")
 
     def _add_slices(self, line: Callable[[str], None]) -> None:
         """Add the slices' sums to the first's: the upper half of them to the lower, until one is left."""
@@ -236,23 +230,26 @@ class Product:
 
     def _pieces(self, line: Callable[[str], None]):
         """What this invocation brings: (register, place in workgroup memory, operand, piece, step of k, condition)."""
-        tile, found, start = self.tile, [], 0
-        sides = (("l", self.left, tile.height, "m0"), ("r", self.right, tile.width, "n0"))
-        for (side, operand, wide, origin), stride in zip(sides, self._strides, strict=True):
-            total = wide // 4 * tile.depth
-            for number in range(-(-total // INVOCATIONS)):
+        tile, found = self.tile, []
+        vectors, wide = tile.depth // 4, tile.width // 4
+        for side, operand, steps, outers in (
+            ("l", self.left, vectors, tile.height),
+            ("r", self.right, tile.depth, wide),
+        ):
+            for number in range(-(-steps * outers // INVOCATIONS)):
                 at, d, outer = f"{side}at{number}", f"{side}d{number}", f"{side}o{number}"
                 line(f"let {at} = i32(local) + {number * INVOCATIONS};")
-                rows = side == "l" and tile.along_k  # pieces are four steps of one row
-                steps, outers = (tile.depth // 4, wide) if rows else (tile.depth, wide // 4)
                 near, far, by = (d, outer, steps) if operand.along_k else (outer, d, outers)
                 line(f"let {near} = {at} % {by};")
                 line(f"let {far} = {at} / {by};")
-                operand.begin(line, number, f"({origin} + {outer}{'' if rows else ' * 4'})")
-                guard = f"{at} < {total}" if total % INVOCATIONS else ""
-                place = f"{outer} * {steps} + {d}" if rows else f"{start} + {d} * {stride} + {outer}"
-                found.append((f"{side}{number}", place, operand, number, f"{d} * 4" if rows else d, guard))
-            start += tile.depth * stride
+                guard = f"{at} < {steps * outers}" if steps * outers % INVOCATIONS else ""
+                if side == "l":
+                    operand.begin(line, number, f"(m0 + {outer})")
+                    found.append((f"l{number}", f"{outer} * {vectors} + {d}", operand, number, f"{d} * 4", guard))
+                else:
+                    operand.begin(line, number, f"(n0 + {outer} * 4)")
+                    place = f"{self._right} + {d} * {self._stride} + {outer}"
+                    found.append((f"r{number}", place, operand, number, d, guard))
         return found
 
     def _guarded(self, line: Callable[[str], None], guard: str, emit: Callable[[], None]) -> None:
