@@ -196,6 +196,13 @@ def test_a_long_row_is_shared_by_a_workgroup():
     assert "workgroupBarrier" in source and "if (sharer == 0)" in source
 
 
+def test_neighbouring_invocations_take_rows_that_lie_side_by_side():
+    total, columns = Var("t", f32), Memory("x", f32, (1, 5))
+    loop = Loop(STEP, number(1000), (Accumulate(total, "add", Load(columns, (G, STEP))),), "vector")
+    body = (Declare(total, Const(0.0, f32)), loop, Store(Y, (G,), total))
+    assert "let sharer = i32(local) / 8;" in emit_kernel(kernel(*body, args=(columns, Y)), WIDE).source
+
+
 def test_a_sum_that_starts_elsewhere_than_at_nothing_is_not_shared():
     assert "workgroupBarrier" not in emit_kernel(_sum(start=1.0), WIDE).source
 

@@ -62,11 +62,13 @@ class Form:
 
     lane: the axis that all nests have innermost, and its end, an expression of the grid's index; None where there is
         none. lanes: the greatest value of that end; 1 without a lane.
+    neighbours: what is loaded for a place lies beside what the next item, not the next place, loads.
     """
 
     parts: tuple[Stmt | Nest, ...]
     lane: Loop | None
     lanes: int
+    neighbours: bool = False
 
     @property
     def nests(self) -> list[Nest]:
@@ -99,7 +101,7 @@ def form_of(kernel: LoopKernel) -> Form | None:
     if not any(isinstance(p, _Loops) for p in found):
         return None
     declared = {p.var.name: p.init for p in found if isinstance(p, Declare)}
-    return _rows(found, declared) if declared else _lanes(found)
+    return _rows(kernel, found, declared) if declared else _lanes(found)
 
 
 def _perfect(loop: Loop) -> _Loops | None:
@@ -126,7 +128,7 @@ def _extents(loops: Iterable[Loop]) -> tuple[tuple[Var, int], ...] | None:
 # -- rows ----------------------------------------------------------------------------------------------------------
 
 
-def _rows(found: Sequence[Stmt | _Loops], declared: dict[str, Expr]) -> Form | None:
+def _rows(kernel: LoopKernel, found: Sequence[Stmt | _Loops], declared: dict[str, Expr]) -> Form | None:
     parts: list[Stmt | Nest] = []
     summed: set[str] = set()
     for part in found:
@@ -149,11 +151,36 @@ def _rows(found: Sequence[Stmt | _Loops], declared: dict[str, Expr]) -> Form | N
         read = {v.name for v in variables(part.body)}
         places = _own_places(part.body, {v.name: n for v, n in axes}, serial=len(axes) > 1)
         parts.append(Nest(axes, part.body, tuple(sums.values()), places and not read & set(sums)))
-    form = Form(tuple(parts), None, 1)
+    form = Form(tuple(parts), None, 1, _items_lie_together(kernel, parts))
     once = {p.memory.name for p in parts if isinstance(p, Store)}
     if any(m.name in once for n in form.nests for m, _ in accesses(n.body)):
         return None
     return form if all(n.divisible for n in form.nests) and _locals_are_places(form) else None
+
+
+def _items_lie_together(kernel: LoopKernel, parts: Sequence[Stmt | Nest]) -> bool:
+    """Whether more loads are contiguous along the items than along the places, of those that both move."""
+    items = {kernel.index.name}
+    for part in parts:
+        if isinstance(part, Let) and isinstance(part.value, Apply) and part.value.op == "rem":
+            if part.value.args[0] is kernel.index:
+                items = {part.var.name}
+    score = 0
+    for nest in parts:
+        if not isinstance(nest, Nest) or not nest.axes:
+            continue
+        place = nest.axes[-1][0].name
+        for e in expressions(nest.body):
+            if not isinstance(e, Load):
+                continue
+            steps = dict.fromkeys(("item", "place"), 0)
+            for stride, part in zip(e.memory.strides, e.index, strict=True):
+                name = getattr(part, "name", "")
+                if isinstance(stride, int) and (name in items or name == place):
+                    steps["place" if name == place else "item"] += stride
+            if all(steps.values()):
+                score += (steps["item"] == 1) - (steps["place"] == 1)
+    return score > 0
 
 
 def _is_identity(start: Expr, op: str, dtype: DType) -> bool:

@@ -41,7 +41,7 @@ def schedule(form: Form, items: int) -> Schedule:
     """The layout for a kernel with so many items in all (grid indices, times lanes)."""
     turns = max((nest.turns for nest in form.nests), default=1)
     alone = Schedule(ALONE if items < 4 * _ENOUGH else MOST, 1, True)
-    if form.lane is None:
+    if form.lane is None and not form.neighbours:
         if turns < _FEW:
             return alone
         sharers = min(MOST, _power(turns // _EACH))
