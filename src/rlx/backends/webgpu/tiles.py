@@ -7,7 +7,7 @@ room for two, they need not wait there.
 
 Where there are too few tiles to keep a large device busy, tiles are small and their invocations stand in slices, each
 of which sums its own share of every block of k; in the end the slices' sums are added by a tree. Otherwise each sum
-runs over k in order. Which it is depends on the sizes alone, so equal products give equal bits.
+runs over k in order. Which it is depends on the sizes and the kind of device alone: equal products give equal bits.
 
 What an operand's element is, and where, its `Operand` says: this file does not know matrices from images.
 """
