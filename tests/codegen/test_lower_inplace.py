@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from reference_templates import ReferenceTemplates
 
+from rlx.backends.cpu.conv import prefers_channels_last
 from rlx.backends.cpu.matrix import CpuTemplates
+from rlx.codegen.kernel import TemplateKernel
 from rlx.codegen.lower import lower, lowering
 from rlx.codegen.lower.inplace import share_memory
 from rlx.codegen.program import Launch, LoweredProgram
@@ -17,6 +19,7 @@ from rlx.ir import Graph, GraphBuilder, TensorType, Value, interpret
 from rlx.ir.dtypes import f32
 from rlx.options import Options
 from rlx.passes import optimize
+from rlx.passes.channels_last import channels_last
 from rlx.runtime import Session
 from rlx.testing.random_graphs import side_by_side, smooth_graph, smooth_inputs
 
@@ -34,7 +37,8 @@ def _graph(shape: tuple[int, ...], body: Callable[[GraphBuilder, Value], Value])
 
 
 def _launches(graph: Graph) -> list[Launch]:
-    program: LoweredProgram = lower(optimize(graph), CpuTemplates(PRESETS["avx512"]))
+    optimized = channels_last(optimize(graph), prefers_channels_last)
+    program: LoweredProgram = lower(optimized, CpuTemplates(PRESETS["avx512"]))
     return [step for step in program.steps if isinstance(step, Launch)]
 
 
@@ -101,6 +105,32 @@ def test_a_product_overwrites_what_its_epilogue_adds(rows: int, depth: int, colu
     (step,) = _overwriting(graph)
     assert step.kernel.label == "matmul"
     assert any(memory.aliases for memory in step.kernel.args)
+    _check_run(graph)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "features", "size"),
+    [("pixels", 32, 48, (14, 14)), ("pixels", 16, 33, (7, 9)), ("pixels", 64, 64, (5, 3)), ("conv", 3, 5, (11, 6))],
+)
+def test_a_convolution_overwrites_what_its_epilogue_adds(
+    kind: str, channels: int, features: int, size: tuple[int, int]
+) -> None:
+    weight = np.random.default_rng(1).normal(size=(features, channels, 3, 3)).astype(np.float32) / channels
+    back = np.ascontiguousarray(weight.transpose(1, 0, 2, 3))
+    b = GraphBuilder("residual")
+
+    def convolved(x: Value, name: str, w: np.ndarray) -> Value:
+        return b.emit(
+            "conv_general", x, b.parameter(name, w), padding=((1, 1), (1, 1)), strides=(1, 1), lhs_dilation=(1, 1),
+            rhs_dilation=(1, 1), groups=1,
+        )  # fmt: skip
+
+    first = convolved(b.input("x", TensorType((2, channels, *size), f32)), "first", weight)
+    second = convolved(convolved(first, "inner", back), "second", weight)
+    graph = b.build({"y": convolved(b.binary("add", second, first), "last", back)})
+    (step,) = _overwriting(graph)
+    assert isinstance(step.kernel, TemplateKernel)
+    assert step.kernel.identity.startswith(kind)
     _check_run(graph)
 
 

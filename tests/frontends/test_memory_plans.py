@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import pytest
 
+from rlx.backends.cpu.conv import prefers_channels_last
 from rlx.backends.cpu.matrix import CpuTemplates
 from rlx.backends.cpu.records import Flattener, Tables
 from rlx.codegen.lower import lower
@@ -13,6 +14,7 @@ from rlx.codegen.target import PRESETS
 from rlx.driver import Interval, certify
 from rlx.frontends import load
 from rlx.ir import Graph
+from rlx.passes.channels_last import channels_last
 from rlx.passes.pipeline import optimize
 
 NAMES = (
@@ -22,7 +24,8 @@ NAMES = (
 
 def _tables(graph: Graph) -> Tables:
     """What the CPU's compiler plans for the graph, without the native code."""
-    program = lower(optimize(graph, level=2), CpuTemplates(PRESETS["avx512"]))
+    optimized = channels_last(optimize(graph, level=2), prefers_channels_last)
+    program = lower(optimized, CpuTemplates(PRESETS["avx512"]))
     flattener = Flattener(program, defaultdict(int), defaultdict(int))
     flattener.add(program.steps)
     return flattener.finish(debug=False)
@@ -40,7 +43,9 @@ def _check(graph: Graph) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_models_plan_is_within_a_twentieth_of_its_bound(name, real_models, model_file) -> None:
-    _check(load(model_file(name)).specialize(real_models.MODELS[name].shapes))
+    size = _check(load(model_file(name)).specialize(real_models.MODELS[name].shapes))
+    if name == "light-resnet50":
+        assert size < 6_000_000, "a residual sum overwrites what it adds to"
 
 
 def test_minilms_plan_is_within_a_twentieth_of_its_bound(minilm) -> None:

@@ -118,7 +118,7 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
         cost=conv_cost(whole, whole_epilogue),
         scratch_bytes=kernel.scratch_bytes,
     )
-    return ConvKernels(left.pack, left.packed_nbytes, compute)
+    return ConvKernels(left.pack, left.packed_nbytes, compute, in_place=epilogue is whole_epilogue)
 
 
 def _depthwise(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
@@ -146,7 +146,7 @@ def _channels_last(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKe
         cost=conv_cost(spec, epilogue),
         scratch_bytes=kernel.scratch_bytes,
     )
-    return ConvKernels(kernel.pack(), kernel.packed_bytes, compute)
+    return ConvKernels(kernel.pack(), kernel.packed_bytes, compute, in_place=True)
 
 
 def _depthwise_channels_last(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rlx.codegen.kernel import Apply, Expr, Memory, Var
 from rlx.codegen.lower.affine import Affine, Index, as_dtype
-from rlx.codegen.lower.axes import make_axes
+from rlx.codegen.lower.axes import Axis, make_axes
 from rlx.codegen.lower.context import Scope
 from rlx.codegen.lower.contraction import accumulated, accumulator_of, template_launch
 from rlx.codegen.lower.forward import carry_forward
 from rlx.codegen.lower.identity import identity
+from rlx.codegen.lower.inplace import in_place_operands
 from rlx.codegen.lower.kernel_builder import KernelBuilder
 from rlx.codegen.lower.reader import Reader
 from rlx.codegen.lower.rows import Reduction, row_kernel
@@ -71,7 +73,7 @@ def _by_template(scope: Scope, group: Group, output: Value, view: View) -> bool:
         w_constant=w in scope.static and x not in scope.static,
     )
     builder = KernelBuilder()
-    epilogue = _epilogue(scope, group, output, view, builder)
+    epilogue, axes = _epilogue(scope, group, output, view, builder)
     kernels = scope.program.templates.conv(spec, epilogue)
     if kernels is None:
         return False
@@ -82,12 +84,17 @@ def _by_template(scope: Scope, group: Group, output: Value, view: View) -> bool:
         scope.emit(step, static=True)
         weights = packed
     image = Operand(x_view.buffer, x_view.byte_offset)
-    scope.emit(template_launch(kernels.compute, (image, weights), builder, group), static)
+    step = template_launch(kernels.compute, (image, weights), builder, group)
+    if kernels.in_place:
+        step = replace(step, in_place=in_place_operands(epilogue.stores, axes, step.kernel.args, step.operands))
+    scope.emit(step, static)
     return True
 
 
-def _epilogue(scope: Scope, group: Group, output: Value, view: View, builder: KernelBuilder) -> Epilogue:
-    """The epilogue over one variable an output dimension, those of size 1 included."""
+def _epilogue(
+    scope: Scope, group: Group, output: Value, view: View, builder: KernelBuilder
+) -> tuple[Epilogue, tuple[Axis, ...]]:
+    """The epilogue over one variable an output dimension, those of size 1 included; and the others' axes."""
     node = group.nodes[0]
     result = node.output
     sizes = result.type.sizes
@@ -101,7 +108,7 @@ def _epilogue(scope: Scope, group: Group, output: Value, view: View, builder: Ke
     known = {result: at}
     carry_forward(reader, group.nodes[1:], known)
     store = builder.store(view, known[output], reader.read(output, known[output]))
-    return Epilogue(acc, index, (store,), tuple(builder.args), float(len(group.nodes) - 1))
+    return Epilogue(acc, index, (store,), tuple(builder.args), float(len(group.nodes) - 1)), axes
 
 
 def _by_loops(scope: Scope, group: Group, output: Value, view: View) -> None:

@@ -98,11 +98,8 @@ def _loads(statement: Store) -> Iterator[Load]:
             stack += [*e.index, *(x for x in (e.mask, e.other) if x is not None)]
 
 
-def share_memory(steps: Sequence[Step], donated: Collection[VirtualBuffer] = ()) -> tuple[Step, ...]:
-    """The steps with results in their operands' memory, where nothing is lost.
-
-    steps: in the order in which they will run. donated: input buffers whose bytes may be lost as well.
-    """
+def share_memory(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps, in the order in which they will run, with results in their operands' memory where nothing is lost."""
     last: dict[VirtualBuffer, int] = {}
     first: dict[VirtualBuffer, int] = {}
     for position, step in enumerate(steps):
@@ -111,15 +108,15 @@ def share_memory(steps: Sequence[Step], donated: Collection[VirtualBuffer] = ())
             last[buffer] = position
     to: dict[VirtualBuffer, VirtualBuffer] = {}
     done: list[Step] = []
-    for position, step in enumerate(steps):
-        step = renamed(step, to)
+    for position, given in enumerate(steps):
+        step = renamed(given, to)
         if isinstance(step, Launch):
             for result, operand in step.in_place:
                 target, source = step.operands[result].buffer, step.operands[operand].buffer
-                mortal = source.kind == "temporary" or source in donated
                 alone = isinstance(step.kernel, LoopKernel) or _count(step, source) == 1
                 begins = target.kind == "temporary" and first[target] == position and _count(step, target) == 1
-                if begins and mortal and alone and last[source] == position:
+                dies = source.kind == "temporary" and last[source] == position
+                if begins and dies and alone:
                     to[target] = source
                     last[source] = last[target]
                     step = _merged(renamed(step, to), result, operand)

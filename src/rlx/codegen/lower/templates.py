@@ -134,11 +134,15 @@ class ConvSpec:
 
 @dataclass(frozen=True, eq=False)
 class ConvKernels:
-    """pack: runs in setup and fills `packed_nbytes` bytes from the weights; None where nothing is packed."""
+    """pack: runs in setup and fills `packed_nbytes` bytes from the weights; None where nothing is packed.
+
+    in_place: as in `MatmulKernels`.
+    """
 
     pack: TemplateKernel | None
     packed_nbytes: int
     compute: TemplateKernel
+    in_place: bool = False
 
 
 @dataclass(frozen=True, eq=False)
