@@ -67,14 +67,15 @@ def in_place_operands(
 def _covers_its_buffer(store: Store, axes: Sequence[Axis], operand: Operand) -> bool:
     """Whether the space's indices and the buffer's elements are one to one."""
     memory = store.memory
-    extents = {axis.var: axis.extent for axis in axes}
+    extents: dict[Expr, int] = {axis.var: axis.extent for axis in axes}
     if operand.byte_offset or memory.offset != 0 or set(store.index) != set(extents):
         return False
+    strides = [(stride, extents[var]) for stride, var in zip(memory.strides, store.index, strict=True)]
     reach = 1
-    for stride, var in sorted(zip(memory.strides, store.index, strict=True), key=lambda term: term[0]):
+    for stride, extent in sorted((s, e) for s, e in strides if isinstance(s, int)):
         if stride != reach:
             return False
-        reach *= extents[var]
+        reach *= extent
     return reach * memory.dtype.itemsize == operand.buffer.nbytes
 
 
@@ -119,7 +120,9 @@ def share_memory(steps: Sequence[Step]) -> tuple[Step, ...]:
                 if begins and dies and alone:
                     to[target] = source
                     last[source] = last[target]
-                    step = _merged(renamed(step, to), result, operand)
+                    shared = renamed(step, to)
+                    assert isinstance(shared, Launch)
+                    step = _merged(shared, result, operand)
                     break
         done.append(step)
     return tuple(done)
