@@ -125,3 +125,10 @@ def test_an_output_folder_that_cannot_be_made_is_refused(rlx, affine, tmp_path):
 def test_saved_files_are_named_after_outputs_and_nothing_else_is_left(rlx, affine, tmp_path):
     rlx("run", affine, "--output", tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["m.npy", "y.npy"]
+
+
+def test_a_precision_is_honoured_or_refused(rlx, affine):
+    assert rlx("run", affine, "--precision", "int8-dynamic").code == 0
+    refused = rlx("run", affine, "--precision", "f8", "--json")
+    assert refused.code == 2
+    assert "expected one of f32, bf16, int8-dynamic" in refused.document["error"]["message"]

@@ -27,6 +27,7 @@ from rlx.cli.program import (
     DeviceOption,
     JsonOption,
     ModelArgument,
+    PrecisionOption,
     SeedOption,
     ShapeOption,
     ThreadsOption,
@@ -72,6 +73,7 @@ def bench(
     shape: ShapeOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    precision: PrecisionOption = "f32",
     budget: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend measuring each.")] = 2.0,
     roofline: Annotated[bool, typer.Option("--roofline", help="Show each kernel beside its own limit.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the roofline into this .svg file.")] = None,
@@ -83,7 +85,7 @@ def bench(
     by_kernel = roofline or svg is not None or html is not None
     if against is not None and not model.endswith(".onnx"):
         raise UsageError(f"--against {against.value} needs an .onnx file, {model!r} is none")
-    session = open_session(device, threads)
+    session = open_session(device, threads, precision)
     if by_kernel and session.device.kind != "cpu":
         raise UsageError(f"--roofline needs a device whose ceilings can be measured: the cpu, not {session.device}")
     program = compile_model(session, load_model(model), read_shapes(shape or []))

@@ -15,6 +15,7 @@ from rlx.cli.program import (
     DeviceOption,
     JsonOption,
     ModelArgument,
+    PrecisionOption,
     ShapeOption,
     ThreadsOption,
     compile_model,
@@ -54,6 +55,7 @@ def inspect(
     shape: ShapeOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    precision: PrecisionOption = "f32",
     show: Annotated[list[Section] | None, typer.Option("--show", help="Only this section. Repeatable.")] = None,
     svg: SvgOption = None,
     html: HtmlOption = None,
@@ -70,7 +72,7 @@ def inspect(
     graph = None if still_open else _specialize(loaded, shapes)
     program = None
     if graph is not None and (svg or html or wanted & _NEED_PROGRAM):
-        program = compile_model(open_session(device, threads), graph, {})
+        program = compile_model(open_session(device, threads, precision), graph, {})
     if program is not None and svg is not None:
         write_drawing(svg, program.report.memory.svg())
     if program is not None and html is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from rlx.cli.terminal import progress
 from rlx.errors import OpenShape
 from rlx.frontends import Model, load
 from rlx.ir import Dim, Graph, TensorType
-from rlx.options import Options
+from rlx.options import PRECISIONS, Options
 from rlx.runtime import CompiledGraph, CompiledModel, Session
 
 ModelArgument = Annotated[
@@ -26,14 +27,17 @@ DeviceOption = Annotated[str, typer.Option("--device", help="Where to run; see `
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads that run the program. Default: every processor.")
 ]
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", metavar="|".join(PRECISIONS), help="Numeric policy of products with weights.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for machines.")]
 
 
-def open_session(device: str, threads: int | None, *, cache: bool = True) -> Session:
+def open_session(device: str, threads: int | None, precision: str) -> Session:
     """A session as the options of a command describe it. Raises DeviceNotFound or OptionError."""
-    options = Options() if threads is None else Options(threads=threads)
-    return Session(device, options if cache else Options(threads=options.threads, cache=False))
+    options = Options(precision=precision)
+    return Session(device, options if threads is None else replace(options, threads=threads))
 
 
 def load_model(path: str) -> Model | Graph:

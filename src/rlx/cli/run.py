@@ -17,6 +17,7 @@ from rlx.cli.program import (
     DeviceOption,
     JsonOption,
     ModelArgument,
+    PrecisionOption,
     SeedOption,
     ShapeOption,
     ThreadsOption,
@@ -38,13 +39,14 @@ def run(
     shape: ShapeOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    precision: PrecisionOption = "f32",
     output: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Save each output as .npy.")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model once and show its outputs."""
     given, shapes = read_arrays(inputs or []), read_shapes(shape or [])
-    session = open_session(device, threads)
+    session = open_session(device, threads, precision)
     loaded = load_model(model)
     check_names(given, inputs_of(loaded), "--input")
     program = compile_model(session, loaded, {**{name: f.array.shape for name, f in given.items()}, **shapes})
