@@ -2,7 +2,8 @@
 
     python bench/run.py [WORKLOAD ...] [--write docs/benchmarks.md] [--rounds 3] [--seconds 1.0] [--threads 1 2]
 
-Without names every workload is measured; a name may be the beginning of several (`minilm`).
+Without names every workload is measured; a name may be the beginning of several (`minilm`). The page is
+written after each workload, so that a run that is cut off leaves what it measured.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from interleave import HERE, measure, python
+from interleave import HERE, Cell, measure, python
 from report import Startup, write_report
 from workloads import ALL
 
@@ -46,17 +47,17 @@ def main() -> None:
     chosen = [w for w in ALL if not arguments.names or w.name.startswith(tuple(arguments.names))]
     if not chosen:
         raise SystemExit(f"no workload is called so; there are: {', '.join(w.name for w in ALL)}")
-    cells = []
+    cells: list[Cell] = []
+    startup = None if arguments.names else measure_startup(arguments.rounds)
     for workload in chosen:
         for threads in workload.threads:
             if not arguments.threads or threads in arguments.threads:
                 cells.append(measure(workload, threads, rounds=arguments.rounds, seconds=arguments.seconds))
                 print(cells[-1].line(), flush=True)
-    startup = None if arguments.names else measure_startup(arguments.rounds)
-    report = write_report(cells, startup, rounds=arguments.rounds)
-    if arguments.write:
-        arguments.write.write_text(report, encoding="utf-8")
-    print(report)
+                if arguments.write:
+                    report = write_report(cells, startup, rounds=arguments.rounds)
+                    arguments.write.write_text(report, encoding="utf-8")
+    print(write_report(cells, startup, rounds=arguments.rounds))
 
 
 if __name__ == "__main__":
