@@ -132,6 +132,12 @@ class BufferFreed(DriverError, RuntimeError):
     code = "RLX-D006"
 
 
+class BufferDonated(BufferFreed):
+    """A buffer was used after its bytes, or the bytes it views, were donated."""
+
+    code = "RLX-D022"
+
+
 class BufferReadOnly(DriverError, BufferError):
     """A write to, or a writable export of, a read-only buffer."""
 
@@ -446,6 +452,12 @@ class NotCompiled(RunError, RuntimeError):
     """A program with open dimensions was asked about code that the first call has yet to choose sizes for."""
 
     code = "RLX-R015"
+
+
+class DonationError(RunError, ValueError):
+    """An input that a program may overwrite cannot be overwritten, or not in this way of calling."""
+
+    code = "RLX-R016"
 
 
 # -- user interface ------------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def test_random_graphs_give_the_same_bits_with_and_without(monkeypatch: pytest.M
     together = side_by_side(graphs)
     assert _overwriting(together), "the graphs decide nothing"
     answers = []
-    for share in (share_memory, lambda steps: tuple(steps)):
+    for share in (share_memory, lambda steps, donated: (tuple(steps), {})):
         monkeypatch.setattr(lowering, "share_memory", share)
         with Session("cpu", Options(cache=False, debug_memory=True)).compile(together) as program:
             answers.append(program.run(inputs))

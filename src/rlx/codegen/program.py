@@ -103,4 +103,5 @@ class LoweredProgram:
     setup: tuple[Step, ...]
     steps: tuple[Step, ...]
     dispatch: tuple[tuple[str, str, str], ...] = ()  # (composite, location, "native" | "inlined")
+    in_inputs: dict[str, str] = field(default_factory=dict)  # output -> the donated input in whose memory it lies
     notes: dict[str, str] = field(default_factory=dict)

@@ -186,5 +186,9 @@ class CompilerModule(Protocol):
     """The module that `Backend.compiler` names."""
 
     def compile_graph(self, graph: Graph, device: Device, options: Any) -> Artifact:
-        """Compile; parameters' data is not read, only their types."""
+        """Compile; parameters' data is not read, only their types.
+
+        A backend with a true attribute `donation` has a compiler that also takes `donate`, by keyword: the names of
+        inputs that runs may overwrite. Its executables have `in_inputs`, see `rlx.runtime.program`.
+        """
         ...

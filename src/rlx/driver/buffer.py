@@ -30,7 +30,7 @@ from rlx.driver.foreign import ForeignBytes
 from rlx.driver.layout import Index, Strides, array_at, dense_strides, is_dense, layout_of
 from rlx.driver.mapped_file import map_file
 from rlx.driver.memory import ALIGNMENT, Block, device_memory
-from rlx.errors import BufferFreed, BufferMismatch, DLPackError, NotHostMemory, NotOwner
+from rlx.errors import BufferDonated, BufferFreed, BufferMismatch, DLPackError, NotHostMemory, NotOwner
 from rlx.ir.dtypes import DType, from_numpy
 from rlx.ir.types import TensorType, type_of
 
@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 class _Hold:
     """What a buffer and its views share: a block, until `free`."""
 
-    __slots__ = ("block", "name")
+    __slots__ = ("block", "donated", "name")
 
     def __init__(self, block: Block, name: str) -> None:
         self.block: Block | None = block
+        self.donated = False
         self.name = name
 
 
@@ -170,6 +171,10 @@ class Buffer:
     def block(self) -> Block:
         """The bytes held; a reference keeps them alive past `free`. Raises BufferFreed."""
         block = self._hold.block
+        if block is None and self._hold.donated:
+            raise BufferDonated(
+                f"{self.type} was used after {self._hold.name} was donated", hint="use what it was donated for instead"
+            )
         if block is None:
             raise BufferFreed(f"{self.type} was used after {self._hold.name} was freed")
         return block
@@ -385,6 +390,16 @@ class Buffer:
         """A buffer over the same bytes that lives by itself: `free` of either does not end the other."""
         hold = _Hold(self.block, self._hold.name)
         return Buffer(hold, self._address, self.type, self.strides, readonly=self.readonly, is_view=False)
+
+    def donate(self) -> Buffer:
+        """A buffer that takes the bytes over: this one and all its views end, and say so where they are used later.
+
+        Later uses raise BufferDonated, a BufferFreed. Raises NotOwner for a view.
+        """
+        taken = self.retain()
+        self.free()
+        self._hold.donated = True
+        return taken
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,8 @@ A `CompiledGraph` has fixed sizes. A `CompiledModel` serves a model whose dimens
 choose the program, compiled when first seen. Both are called alike: `program(x=array)` or `program.run({"x": array})`.
 
 Host arrays in give host arrays out; `Buffer`s in give `Buffer`s out, on the program's device. Names, shapes and dtypes
-are checked before anything runs; nothing is converted. Input arrays are only read; output arrays are fresh at each
+are checked before anything runs; nothing is converted. Inputs are only read, except those that the program was compiled
+to take as donations (`rlx.runtime.donation`); output arrays are fresh at each
 call, or the caller's own with `out`. Any thread may call; runs of one program take turns.
 """
 
@@ -21,6 +22,7 @@ from rlx.driver.fork import renew_in_child
 from rlx.driver.host_memory import array_address
 from rlx.errors import (
     BufferReadOnly,
+    DonationError,
     DTypeMismatch,
     MissingInput,
     NotCompiled,
@@ -30,6 +32,7 @@ from rlx.errors import (
     nearest,
 )
 from rlx.ir import Dim, TensorType
+from rlx.runtime.donation import check_arrays, check_buffers, overlap
 from rlx.runtime.report import Report, make_report
 from rlx.runtime.runner import BoundCall, Runner
 
@@ -56,10 +59,21 @@ class HostExecutable(ArrayExecutable, Protocol):
         ...
 
 
+@runtime_checkable
+class OverwritingExecutable(Protocol):
+    """An executable that computes outputs in the memory of donated inputs."""
+
+    @property
+    def in_inputs(self) -> Mapping[str, str]:
+        """Output -> the donated input in whose memory it is computed; from there it is copied to any other place."""
+        ...
+
+
 class CompiledGraph:
     """One program on one device, with fixed sizes.
 
     inputs, outputs: names -> types, in the model's order. report: what the compiler did.
+    donated: names of the inputs that calls consume. in_inputs: output -> the donated input in whose memory it is given.
     Inputs for which the model has a default may be left out of a call.
     """
 
@@ -72,13 +86,17 @@ class CompiledGraph:
         cache: str,
         seconds: float,
         defaults: Mapping[str, np.ndarray],
+        donated: Sequence[str] = (),
     ) -> None:
         self.device = device
         self.inputs: dict[str, TensorType] = dict(executable.inputs)
         self.outputs: dict[str, TensorType] = dict(executable.outputs)
         self.report: Report = make_report(executable.report(), cache=cache, seconds=seconds)
         self._executable: Executable | None = executable
+        self.donated = tuple(donated)
+        self.in_inputs = dict(executable.in_inputs) if isinstance(executable, OverwritingExecutable) else {}
         self._run_arrays = executable.run_arrays if isinstance(executable, ArrayExecutable) else None
+        self._quick = None if self.donated else self._run_arrays
         self._source = source
         self._defaults = dict(defaults)
         self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]
@@ -86,8 +104,8 @@ class CompiledGraph:
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:
         """`run` with the inputs as keywords."""
-        if self._run_arrays is not None:
-            results = self._run_quickly(inputs, self._run_arrays)
+        if self._quick is not None:
+            results = self._run_quickly(inputs, self._quick)
             if results is not None:
                 return results
         return self.run(inputs)
@@ -97,25 +115,40 @@ class CompiledGraph:
 
         out: writable C-contiguous arrays (or buffers) to write into, for some or all outputs; an input that overlaps
         one is copied first.
-        Raises MissingInput, UnknownInput, ShapeMismatch or DTypeMismatch before anything runs; ProgramClosed.
+        Donated inputs are consumed: an output of `in_inputs` is then the donated array, or a Buffer over the donated
+        one's bytes, unless `out` says where it goes.
+        Raises MissingInput, UnknownInput, ShapeMismatch or DTypeMismatch before anything runs; ProgramClosed;
+        DonationError where a donated input cannot be overwritten, or shares its memory with another or with `out`.
         """
-        if out is None and self._run_arrays is not None:
-            results = self._run_quickly(inputs, self._run_arrays)
+        if out is None and self._quick is not None:
+            results = self._run_quickly(inputs, self._quick)
             if results is not None:
                 return results
         if self._defaults:
             inputs = self._with_defaults(inputs)
         if any(isinstance(v, Buffer) for v in inputs.values()):
             feeds, sinks = self._buffers(inputs, out or {}, copies=True)
-            self._open().run(feeds, sinks)
+            executable = self._open()
+            for at, name in enumerate(self.inputs):
+                if name in self.donated:
+                    given = feeds[at]
+                    feeds[at] = given.donate()
+                    sinks = [feeds[at] if sink is given else sink for sink in sinks]
+            executable.run(feeds, sinks)
             return dict(zip(self.outputs, sinks, strict=True))
         arrays = [self._array(name, shape, dtype, inputs) for name, shape, dtype in self._expected]
         if len(inputs) != len(arrays):
             self._refuse_unknown(inputs)
-        results = {name: np.empty(shape, dtype) for name, shape, dtype in self._results if not out or name not in out}
-        if out:
-            given = self._given_outputs(out)
+        given = self._given_outputs(out) if out else {}
+        elsewhere = {*given, *self.in_inputs}
+        results = {name: np.empty(shape, dtype) for name, shape, dtype in self._results if name not in elsewhere}
+        if self.donated:
+            named = dict(zip(self.inputs, arrays, strict=True))
+            check_arrays(self.donated, inputs, named, given)
+            results.update((name, named[lies]) for name, lies in self.in_inputs.items())
+        if elsewhere:
             results = {name: given[name] if name in given else results[name] for name in self.outputs}
+        if given:
             arrays = [a.copy() if any(np.may_share_memory(a, o) for o in given.values()) else a for a in arrays]
         executable = self._open()
         if self._run_arrays is not None:
@@ -136,9 +169,11 @@ class CompiledGraph:
         and overwrites the outputs, which overlap nothing else.
 
         It has memory of its own, so it may run while the program, or another of its runners, does. It ends with the
-        program. Raises as `run`; MissingInput for an output that is not given.
+        program. Raises as `run`; MissingInput for an output that is not given; DonationError for a program with donated
+        inputs, which a call without arguments cannot consume.
         """
         executable = self._open()
+        self._refuse_donation("bound")
         inputs = self._with_defaults(inputs)
         for name in self.outputs:
             if name not in outputs:
@@ -174,8 +209,10 @@ class CompiledGraph:
 
         The stream keeps inputs and outputs until the run is done; what reads the outputs is ordered behind it.
         out: buffers to write into, for some or all outputs; they overlap no input. Raises as `run`, before anything is
-        enqueued; DeviceError where the stream was closed, ShapeMismatch where it belongs to another device.
+        enqueued; DeviceError where the stream was closed, ShapeMismatch where it belongs to another device;
+        DonationError for a program with donated inputs, which only `run` consumes.
         """
+        self._refuse_donation("submitted")
         if stream.device != self.device:
             raise ShapeMismatch(f"{stream.name} belongs to {stream.device}, the program runs on {self.device}")
         feeds, sinks = self._buffers(inputs, out or {})
@@ -190,7 +227,7 @@ class CompiledGraph:
     def close(self) -> None:
         """Free the program's code and memory; calls after it raise ProgramClosed."""
         executable, self._executable = self._executable, None
-        self._run_arrays = None
+        self._run_arrays = self._quick = None
         if executable is not None:
             executable.close()
 
@@ -235,12 +272,21 @@ class CompiledGraph:
             raise ProgramClosed("the program was closed", where=self._where())
         return self._executable
 
+    def _refuse_donation(self, done: str) -> None:
+        if self.donated:
+            raise DonationError(
+                f"the program consumes its inputs {', '.join(self.donated)}, so it cannot be {done}",
+                where=self._where(),
+                hint="call it, or compile it again without donate",
+            )
+
     def _where(self) -> str | None:
         return f"compiled from {self._source}" if self._source else None
 
     def _with_defaults(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         on_device = any(isinstance(v, Buffer) for v in inputs.values())
         left_out = {name: array for name, array in self._defaults.items() if name not in inputs}
+        left_out |= {name: left_out[name].copy() for name in self.donated if name in left_out}
         if on_device:
             return {**inputs, **{n: Buffer.from_numpy(a).to(self.device) for n, a in left_out.items()}}
         return {**inputs, **left_out}
@@ -324,20 +370,23 @@ class CompiledGraph:
                 )
             self._check_buffer(f"input {name!r}", buffer, type)
             feeds.append(buffer)
-        sinks = []
+        named = dict(zip(self.inputs, feeds, strict=True))
+        check_buffers(self.donated, named, out)
+        sinks: list[Buffer] = []
         for name, type in self.outputs.items():
             buffer = out.get(name)
             if buffer is None:
-                buffer = Buffer.empty(type, self.device)
+                lies = self.in_inputs.get(name)
+                buffer = Buffer.empty(type, self.device) if lies is None else named[lies]
             self._check_buffer(f"out[{name!r}]", buffer, type)
             if buffer.readonly:
                 raise BufferReadOnly(f"out[{name!r}] is read-only", where=self._where())
-            if any(_overlap(buffer, other) for other in sinks):
+            if any(overlap(buffer, other) for other in sinks):
                 raise ShapeMismatch(f"out[{name!r}] overlaps another output", where=self._where())
             sinks.append(buffer)
         if out:
             for at, (name, feed) in enumerate(zip(self.inputs, feeds, strict=True)):
-                if any(_overlap(feed, sink) for sink in sinks):
+                if any(overlap(feed, sink) for sink in out.values()):
                     if not copies:
                         raise ShapeMismatch(f"input {name!r} overlaps an output", where=self._where())
                     feeds[at] = feed.copy()
@@ -354,11 +403,6 @@ class CompiledGraph:
             raise ShapeMismatch(f"{what} has shape {buffer.type.shape}, the program has {type.shape}")
         if not buffer.is_contiguous:
             raise ShapeMismatch(f"{what} is not contiguous", hint="copy it into a contiguous buffer")
-
-
-def _overlap(one: Buffer, two: Buffer) -> bool:
-    """Whether two contiguous buffers of one device share a byte."""
-    return one.address < two.address + two.nbytes and two.address < one.address + one.nbytes
 
 
 class CompiledModel:

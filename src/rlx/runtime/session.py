@@ -8,8 +8,9 @@ no device state of its own: programs outlive it, and any thread may use it.
 from __future__ import annotations
 
 import importlib
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +22,7 @@ from rlx.ir import Dim, Graph, TensorType, fingerprint, specialize
 from rlx.ir.text import parse_text
 from rlx.options import OptionError, Options
 from rlx.runtime.cache import DiskCache, MemoryCache, digest
+from rlx.runtime.donation import known_names
 from rlx.runtime.prepared import PreparedCommands
 from rlx.runtime.program import CompiledGraph, CompiledModel
 from rlx.version import build_id
@@ -63,26 +65,34 @@ class Session:
             )
         self._disk = DiskCache(self.options.cache_dir, self.options.cache_bytes) if self.options.cache else None
 
-    def compile(self, model: Graph | Specializable, shapes: Shapes | None = None) -> CompiledGraph | CompiledModel:
+    def compile(
+        self, model: Graph | Specializable, shapes: Shapes | None = None, *, donate: Collection[str] = ()
+    ) -> CompiledGraph | CompiledModel:
         """A program for `model`.
 
         shapes: input -> sizes, for dimensions that the model leaves open. Where some stay open, the program compiles at
         the first call, for the sizes of its inputs, and again for each new set of sizes.
 
-        Raises the frontend's errors for sizes that contradict the model, and the compiler's, naming the model's node.
+        donate: names of inputs whose bytes runs may overwrite, and give outputs of the same type in: calls consume
+        them (see `rlx.runtime.donation`).
+
+        Raises the frontend's errors for sizes that contradict the model, and the compiler's, naming the model's node;
+        UnknownInput where `donate` names no input.
         """
         sizes = {name: tuple(int(d) for d in shape) for name, shape in (shapes or {}).items()}
 
         def compile_for(given: Mapping[str, tuple[int, ...]]) -> CompiledGraph:
             if isinstance(model, Graph):
-                return self._compile_graph(_with_sizes(model, given), {})
+                return self._compile_graph(_with_sizes(model, given), {}, donated)
             graph = model.specialize(given)
             defaults = {name: model.default(name, type) for name, type in graph.input_types.items()}
-            return self._compile_graph(graph, {name: array for name, array in defaults.items() if array is not None})
+            defaults = {name: array for name, array in defaults.items() if array is not None}
+            return self._compile_graph(graph, defaults, donated)
 
         inputs, outputs = (
             (model.input_types, model.output_types) if isinstance(model, Graph) else (model.inputs, model.outputs)
         )
+        donated = known_names(donate, inputs)
         if _left_open(inputs, sizes):
             return CompiledModel(inputs, outputs, self.device, lambda given: compile_for({**sizes, **given}))
         return compile_for(sizes)
@@ -99,10 +109,11 @@ class Session:
         programs = {key: self._compile_graph(graph, {}) for key, graph in graphs.items()}
         return PreparedCommands(commands, self.device, programs)
 
-    def cache_key(self, graph: Graph) -> dict[str, str]:
-        """The named parts of the key under which the compiled graph is kept."""
+    def cache_key(self, graph: Graph, donate: Sequence[str] = ()) -> dict[str, str]:
+        """The named parts of the key under which the graph, compiled to overwrite the inputs `donate`, is kept."""
         return {
             "graph": fingerprint(graph),
+            "donate": json.dumps([name in donate for name in graph.input_types]) if donate else "",
             "device": self.device.kind,
             "rlx": build_id(),
             **{f"option.{name}": value for name, value in self.options.key().items()},
@@ -115,19 +126,27 @@ class Session:
             return "miss: the disk cache is off"
         return self._disk.explain(self.cache_key(graph))
 
-    def _compile_graph(self, graph: Graph, defaults: Mapping[str, np.ndarray]) -> CompiledGraph:
+    def _compile_graph(
+        self, graph: Graph, defaults: Mapping[str, np.ndarray], donated: Sequence[str] = ()
+    ) -> CompiledGraph:
         start = time.perf_counter()
-        artifact, cache = self._artifact(graph)
+        artifact, cache = self._artifact(graph, donated)
         executable = self._backend.load(artifact, self.device, self.options)
         if graph.parameters:
             executable.bind_parameters({p.name: p.data for p in graph.parameters})
         seconds = time.perf_counter() - start
         return CompiledGraph(
-            executable, self.device, source=graph.source, cache=cache, seconds=seconds, defaults=defaults
+            executable,
+            self.device,
+            source=graph.source,
+            cache=cache,
+            seconds=seconds,
+            defaults=defaults,
+            donated=donated,
         )
 
-    def _artifact(self, graph: Graph) -> tuple[Artifact, str]:
-        parts = self.cache_key(graph)
+    def _artifact(self, graph: Graph, donated: Sequence[str]) -> tuple[Artifact, str]:
+        parts = self.cache_key(graph, donated)
         key = digest(parts)
         artifact = _memory.get(key)
         if artifact is not None:
@@ -138,7 +157,8 @@ class Session:
                 _memory.put(key, artifact)
                 return artifact, "disk"
         compiler: CompilerModule = importlib.import_module(self._backend.compiler)  # type: ignore[assignment]
-        artifact = compiler.compile_graph(graph, self.device, self.options)
+        permission = {"donate": donated} if donated and getattr(self._backend, "donation", False) else {}
+        artifact = compiler.compile_graph(graph, self.device, self.options, **permission)
         _memory.put(key, artifact)
         if self._disk is not None:
             self._disk.put(key, parts, artifact)

@@ -7,7 +7,7 @@ JSON manifest; no weights, so that it depends on a graph's structure alone. Comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import resources
 from typing import Any
 
@@ -30,8 +30,11 @@ from rlx.passes.inline import dispatch_report
 from rlx.passes.pipeline import optimize
 
 
-def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
-    """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node."""
+def compile_graph(graph: Graph, device: Device, options: Options, *, donate: Collection[str] = ()) -> Artifact:
+    """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node.
+
+    donate: names of inputs that runs may overwrite.
+    """
     target = PRESETS[resolve_target(options.target, options.precision)]
     check = verify if options.verify else None
     optimized = optimize(graph, level=2 if options.optimize else 0, precision=options.precision, verify=check)
@@ -39,7 +42,9 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
         optimized = channels_last(optimized, prefers_channels_last)
         if check is not None:
             check(optimized)
-    program = lower(optimized, CpuTemplates(target), fuse=options.optimize, dispatch=dispatch_report(graph))
+    program = lower(
+        optimized, CpuTemplates(target), fuse=options.optimize, dispatch=dispatch_report(graph), donate=donate
+    )
     functions, image = _native_code(program, target)
     persistent, persistent_bytes, constants = place_persistent(program)
     tables = {}
@@ -55,6 +60,7 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
         "inputs": _types(program.inputs),
         "outputs": _types(program.outputs),
         "parameters": _types(program.parameters),
+        "in_inputs": program.in_inputs,
         "persistent_bytes": persistent_bytes,
         "scratch_bytes": max((s.kernel.scratch_bytes for s in launches), default=0),
         "image": {

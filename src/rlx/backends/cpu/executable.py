@@ -5,6 +5,9 @@ its scratch; it keeps the parameters' arrays that its runs read. `bind_parameter
 runs the program's setup. Runs of one executable take turns (a lock), so any thread may call; in steady state a run
 allocates nothing and holds no GIL. Every run gives the same bits, whatever the number of threads.
 
+Donation. An output of `in_inputs` is computed in the memory of a donated input, and copied from there where the memory
+given for it is elsewhere.
+
 A long run comes back to Python now and then (walker.py), between kernels, so that signals are
 served; if that raises (KeyboardInterrupt), the run is abandoned and the executable stays usable.
 
@@ -45,6 +48,12 @@ class CpuExecutable:
         self.inputs = _types(manifest["inputs"])
         self.outputs = _types(manifest["outputs"])
         self.parameters = _types(manifest["parameters"])
+        self.in_inputs: dict[str, str] = dict(manifest["in_inputs"])
+        names = [*self.inputs, *self.outputs]
+        self._moves = [
+            (len(self.inputs) + list(self.outputs).index(output), names.index(given), self.outputs[output].nbytes)
+            for output, given in self.in_inputs.items()
+        ]
         self._manifest = manifest
         renew_in_child(self)
         self._image = Image(artifact.sections["image"], **manifest["image"])
@@ -127,6 +136,8 @@ class CpuExecutable:
             except BaseException:
                 steps.abandon()
                 raise
+            if self._moves:
+                self._hand_out([array_address(a) for a in arrays])
 
     def _run(self, addresses: Sequence[int]) -> None:
         if not self._ready:
@@ -137,9 +148,18 @@ class CpuExecutable:
         self._steps.run()
         if self._debug:
             self._arena.check()
+        self._hand_out(addresses)
+
+    def _hand_out(self, addresses: Sequence[int]) -> None:
+        """Copy outputs that lie in donated inputs to where they are asked for, if that is elsewhere."""
+        for output, given, nbytes in self._moves:
+            if addresses[output] != addresses[given]:
+                ctypes.memmove(addresses[output], addresses[given], nbytes)
 
     def bind_addresses(self, addresses: Sequence[int], keep: object) -> CpuRunner:
         """`run_addresses` for good, as a call without arguments; `keep` owns the memory at `addresses`."""
+        if self._moves:
+            raise DriverError("a program that overwrites donated inputs cannot be bound")
         with self._lock:
             if not self._ready:
                 self._refuse()
@@ -159,8 +179,11 @@ class CpuExecutable:
         with self._lock:
             if not self._ready:
                 self._refuse()
-            self._call[:] = [b.address for b in (*inputs, *outputs)]
-            return self._steps.timings()
+            addresses = [b.address for b in (*inputs, *outputs)]
+            self._call[:] = addresses
+            timings = self._steps.timings()
+            self._hand_out(addresses)
+            return timings
 
     def _refuse(self) -> NoReturn:
         raise DriverError("the program is closed" if self._closed else "the program has no parameters bound yet")

@@ -4,13 +4,14 @@ Two halves. `in_place_operands` looks at a kernel's stores and says which operan
 of the space is stored once, and the operand is read at the very address that is stored to, never after it is stored.
 `share_memory` looks at the whole program and does so where the operand lives in temporary memory that nothing touches
 later and the result's memory begins: from there on the result's buffer is the operand's. A loop kernel then reads and
-writes one argument; a template's arguments have equal addresses, and one says that it aliases the other. Inputs and
-parameters are never written.
+writes one argument; a template's arguments have equal addresses, and one says that it aliases the other. Parameters are
+never written, nor are inputs, save those that the caller donates: their memory dies as a temporary's does, and an
+output may lie in it for good. A copy out of such an input, dying, is no step at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rlx.codegen.kernel import (
@@ -33,7 +34,7 @@ from rlx.codegen.kernel import (
 )
 from rlx.codegen.lower.axes import Axis
 from rlx.codegen.lower.setup import renamed, touched
-from rlx.codegen.program import Launch, Operand, Step, VirtualBuffer
+from rlx.codegen.program import Copy, Launch, Operand, Step, VirtualBuffer
 
 
 def in_place_operands(
@@ -99,8 +100,17 @@ def _loads(statement: Store) -> Iterator[Load]:
             stack += [*e.index, *(x for x in (e.mask, e.other) if x is not None)]
 
 
-def share_memory(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """The steps, in the order in which they will run, with results in their operands' memory where nothing is lost."""
+def share_memory(
+    steps: Sequence[Step], donated: Mapping[VirtualBuffer, Collection[int]] | None = None
+) -> tuple[tuple[Step, ...], dict[int, int]]:
+    """The steps, in the order in which they will run, with results in their operands' memory where nothing is lost.
+
+    donated: inputs that may be overwritten, each with the indices of the outputs that may lie in it.
+
+    Gives the steps, and output -> input for those outputs that now lie in an input: no step names their own memory.
+    """
+    free = dict(donated or {})
+    outputs: dict[int, int] = {}
     last: dict[VirtualBuffer, int] = {}
     first: dict[VirtualBuffer, int] = {}
     for position, step in enumerate(steps):
@@ -109,23 +119,46 @@ def share_memory(steps: Sequence[Step]) -> tuple[Step, ...]:
             last[buffer] = position
     to: dict[VirtualBuffer, VirtualBuffer] = {}
     done: list[Step] = []
+
+    def may_take(target: VirtualBuffer, source: VirtualBuffer, position: int) -> bool:
+        if first[target] != position or last[source] != position:
+            return False
+        if target.kind == "output":
+            return target.index in free.get(source, ())
+        return target.kind == "temporary" and (source.kind == "temporary" or source in free)
+
+    def take(target: VirtualBuffer, source: VirtualBuffer) -> None:
+        to[target] = source
+        last[source] = last[target]
+        if target.kind == "output":
+            outputs[target.index] = source.index
+            del free[source]  # what it holds from now on is a result
+
     for position, given in enumerate(steps):
         step = renamed(given, to)
         if isinstance(step, Launch):
             for result, operand in step.in_place:
                 target, source = step.operands[result].buffer, step.operands[operand].buffer
                 alone = isinstance(step.kernel, LoopKernel) or _count(step, source) == 1
-                begins = target.kind == "temporary" and first[target] == position and _count(step, target) == 1
-                dies = source.kind == "temporary" and last[source] == position
-                if begins and dies and alone:
-                    to[target] = source
-                    last[source] = last[target]
+                if alone and _count(step, target) == 1 and may_take(target, source, position):
+                    take(target, source)
                     shared = renamed(step, to)
                     assert isinstance(shared, Launch)
                     step = _merged(shared, result, operand)
                     break
+        elif isinstance(step, Copy) and _is_whole(step):
+            target, source = step.destination.buffer, step.source.buffer
+            if source in free and may_take(target, source, position):
+                take(target, source)
+                continue
         done.append(step)
-    return tuple(done)
+    return tuple(done), outputs
+
+
+def _is_whole(step: Copy) -> bool:
+    """Whether the copy is of all of a buffer, to all of another."""
+    sizes = {step.nbytes, step.source.buffer.nbytes, step.destination.buffer.nbytes}
+    return len(sizes) == 1 and not step.source.byte_offset and not step.destination.byte_offset
 
 
 def _count(step: Launch, buffer: VirtualBuffer) -> int:

@@ -8,6 +8,8 @@ Shapes must be static. Input, output and parameter memory is dense and row-major
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from rlx.codegen.lower.context import ProgramContext, Scope
 from rlx.codegen.lower.control import finish
 from rlx.codegen.lower.graph import lower_scope
@@ -16,7 +18,7 @@ from rlx.codegen.lower.order import order_steps
 from rlx.codegen.lower.setup import release_after_setup
 from rlx.codegen.lower.templates import NoTemplates, Templates
 from rlx.codegen.lower.view import dense
-from rlx.codegen.program import LoweredProgram, Step
+from rlx.codegen.program import LoweredProgram, Step, VirtualBuffer
 from rlx.errors import LoweringError
 from rlx.ir.graph import Graph
 from rlx.passes.legalize import legalize
@@ -28,6 +30,7 @@ def lower(
     *,
     fuse: bool = True,
     dispatch: tuple[tuple[str, str, str], ...] = (),
+    donate: Collection[str] = (),
 ) -> LoweredProgram:
     """`graph` as kernels over virtual buffers.
 
@@ -35,6 +38,7 @@ def lower(
     templates: the backend's matrix products and convolutions; plain loops where it has none.
     fuse: False gives every primitive that computes a kernel of its own.
     dispatch: which composites went which way, handed through to the program.
+    donate: names of inputs that the program may overwrite, and give outputs of the same type in.
 
     Raises LoweringError where a size is symbolic or an op has no rule; CustomCallNotCompiled for custom calls.
     """
@@ -46,10 +50,13 @@ def lower(
     graph = legalize(graph)
     program = ProgramContext(templates or NoTemplates(), fuse)
     steps: list[Step] = []
+    donated: dict[VirtualBuffer, Collection[int]] = {}
     scope = Scope(program, graph, steps)
     for place, value in enumerate(graph.inputs):
         buffer = program.buffer("input", value.type.nbytes, place)
         scope.views[value] = dense(buffer, value.type.dtype, value.type.sizes)
+        if value.name in donate:
+            donated[buffer] = {at for at, result in enumerate(graph.outputs) if result.type == value.type}
     for place, parameter in enumerate(graph.parameters):
         type = parameter.value.type
         scope.views[parameter.value] = dense(program.buffer("parameter", type.nbytes, place), type.dtype, type.sizes)
@@ -62,12 +69,14 @@ def lower(
     scope.find_static({parameter.value for parameter in graph.parameters})
     lower_scope(scope)
     finish(scope, graph.outputs, results)
+    ordered, shared = share_memory(order_steps(steps), donated) if fuse else (order_steps(steps), {})
     return LoweredProgram(
         name=graph.name,
         inputs=graph.input_types,
         outputs=graph.output_types,
         parameters={p.name: p.value.type for p in graph.parameters},
         setup=release_after_setup(program.setup, steps),
-        steps=share_memory(order_steps(steps)) if fuse else order_steps(steps),
+        steps=ordered,
         dispatch=dispatch,
+        in_inputs={graph.output_names[at]: graph.inputs[place].name for at, place in shared.items()},
     )

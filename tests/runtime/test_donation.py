@@ -1,0 +1,258 @@
+"""Donated inputs: what a program overwrites, what the caller loses, and what is never written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlx.driver import Buffer, CommandStream, Device
+from rlx.errors import BufferDonated, BufferFreed, DonationError, UnknownInput
+from rlx.ir import Dim, Graph, GraphBuilder, TensorType, Value, interpret
+from rlx.ir.dtypes import f32, i32
+from rlx.options import Options
+from rlx.runtime import CompiledGraph, Session
+from rlx.testing.random_graphs import smooth_graph, smooth_inputs
+
+DEVICES = ["cpu", "reference"]
+ROWS, WIDTH = 48, 65
+
+
+def _session(device: str = "cpu") -> Session:
+    return Session(device, Options(cache=False, debug_memory=device == "cpu", threads=2))
+
+
+def _cache_update() -> Graph:
+    """One step of a cache: a row is written at `at`, and what is in the cache is summed by columns."""
+    b = GraphBuilder("cache_update")
+    cache, row = b.input("cache", TensorType((ROWS, WIDTH), f32)), b.input("row", TensorType((1, WIDTH), f32))
+    at = b.input("at", TensorType((), i32))
+    zero = b.constant(np.int32(0))
+    new = b.emit("dynamic_update_slice", cache, b.emit("tanh", row), at, zero)
+    return b.build({"new": new, "sums": b.emit("reduce_sum", new, dimensions=(0,))})
+
+
+def _inputs(seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "cache": rng.normal(size=(ROWS, WIDTH)).astype(np.float32),
+        "row": rng.normal(size=(1, WIDTH)).astype(np.float32),
+        "at": np.array(seed % ROWS, np.int32),
+    }
+
+
+def _copies(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.array(array) for name, array in values.items()}
+
+
+def _check(program: CompiledGraph, plain: CompiledGraph, inputs: Mapping[str, np.ndarray]) -> None:
+    """The same bits, as arrays and as Buffers, with and without `out`; inputs that are not donated are as they were."""
+    want = plain.run(inputs)
+    for out in (None, {name: np.full(t.sizes, -77, t.dtype.numpy) for name, t in program.outputs.items()}):
+        given = _copies(inputs)
+        got = program.run(given, out)
+        _same(got, want)
+        _same({n: a for n, a in given.items() if n not in program.donated}, inputs)
+    buffers = {name: Buffer.from_numpy(np.array(a)).to(program.device) for name, a in inputs.items()}
+    got = program.run(buffers)
+    _same({name: b.to(Device("cpu")).numpy() for name, b in got.items()}, want)
+    for name, buffer in buffers.items():
+        assert buffer.is_freed == (name in program.donated)
+        if not buffer.is_freed:
+            _same({name: buffer.numpy()}, inputs)
+
+
+def _same(got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> None:
+    for name, array in got.items():
+        assert array.tobytes() == np.asarray(want[name]).tobytes(), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_cache_is_updated_to_the_same_bits(device: str) -> None:
+    graph, session = _cache_update(), _session(device)
+    with session.compile(graph, donate=("cache",)) as program, session.compile(graph) as plain:
+        assert isinstance(program, CompiledGraph)
+        assert isinstance(plain, CompiledGraph)
+        for seed in (0, 7, ROWS - 1):
+            _check(program, plain, _inputs(seed))
+        np.testing.assert_allclose(plain.run(_inputs(3))["new"], interpret(graph, _inputs(3))["new"], rtol=3e-7)
+
+
+def test_a_donated_cache_is_updated_where_it_is() -> None:
+    with _session().compile(_cache_update(), donate=("cache",)) as program:
+        assert program.in_inputs == {"new": "cache"}
+        cache = _inputs()["cache"]
+        for seed in range(3):
+            assert program.run({**_inputs(seed), "cache": cache})["new"] is cache
+        buffer = Buffer.from_numpy(cache)
+        address = buffer.address
+        for seed in range(3):
+            feeds = {name: Buffer.from_numpy(a) for name, a in _inputs(seed).items()}
+            result = program.run({**feeds, "cache": buffer})["new"]
+            assert result.address == address
+            with pytest.raises(BufferDonated, match="donated"):
+                buffer.numpy()
+            buffer = result
+
+
+def test_only_the_updated_elements_are_written() -> None:
+    """A run writes the one row: a copy, even onto itself, would be a step."""
+    graph = _cache_update()
+    with _session().compile(graph, donate=("cache",)) as program, _session().compile(graph) as plain:
+        steps = []
+        for compiled in (program, plain):
+            buffers = [Buffer.from_numpy(a) for a in _inputs().values()]
+            sinks = [Buffer.empty(t) for t in compiled.outputs.values()]
+            steps.append([label for label, _ in compiled.executable.time_kernels(buffers, sinks)])
+            np.testing.assert_allclose(sinks[0].numpy(), interpret(graph, _inputs())["new"], rtol=3e-7)
+        assert len(steps[0]) == len(steps[1]) - 1
+
+
+def test_a_donated_input_is_memory_for_what_follows() -> None:
+    b = GraphBuilder("scratch")
+    x = b.input("x", TensorType((64, 64), f32))
+    y = b.input("y", TensorType((64, 64), f32))
+    t = b.emit("sort", b.binary("add", b.emit("tanh", x), y), dimension=0)
+    graph = b.build({"sum": b.emit("reduce_sum", t, dimensions=(0, 1))})
+    plain, donating = _session().compile(graph), _session().compile(graph, donate=("x",))
+    assert isinstance(plain, CompiledGraph)
+    assert isinstance(donating, CompiledGraph)
+    with Session("cpu", Options(cache=False)).compile(graph) as tight:
+        before = tight.report.memory.arena_bytes
+    with Session("cpu", Options(cache=False)).compile(graph, donate=("x",)) as tight:
+        assert tight.report.memory.arena_bytes <= before - 64 * 64 * 4
+    rng = np.random.default_rng(5)
+    _check(donating, plain, {name: rng.normal(size=(64, 64)).astype(np.float32) for name in "xy"})
+
+
+def _square(body: Callable[[GraphBuilder, Value, Value], dict[str, Value]]) -> Graph:
+    b = GraphBuilder("square")
+    x, y = (b.input(name, TensorType((33, 33), f32)) for name in "xy")
+    return b.build(body(b, x, y))
+
+
+@pytest.mark.parametrize(
+    ("body", "in_inputs"),
+    [
+        (lambda b, x, y: {"o": b.binary("add", x, y)}, {"o": "x"}),
+        (lambda b, x, y: {"o": x, "p": y}, {"o": "x"}),
+        (lambda b, x, y: {"o": x, "p": x, "q": b.emit("neg", y)}, {"p": "x"}),
+        (lambda b, x, y: {"o": b.emit("exp", x), "p": b.emit("sort", b.emit("exp", x), dimension=0)}, None),
+        (lambda b, x, y: {"o": b.emit("transpose", x, permutation=(1, 0))}, {}),
+        (lambda b, x, y: {"o": b.binary("mul", x, b.emit("rev", x, dimensions=(0,)))}, {}),
+        (lambda b, x, y: {"o": b.emit("neg", y)}, {}),
+        (lambda b, x, y: {"o": b.emit("dot_general", x, x, lhs_contract=(1,), rhs_contract=(0,))}, {}),
+        (lambda b, x, y: {"o": b.binary("add", x, b.emit("dot_general", y, y, lhs_contract=(1,), rhs_contract=(0,)))},
+         {"o": "x"}),
+        (lambda b, x, y: {"o": b.binary("add", x, b.emit("dot_general", y, x, lhs_contract=(1,), rhs_contract=(0,)))},
+         {}),
+    ],
+    ids=["sum", "passed on", "twice", "read again", "turned", "reversed", "unused", "product", "residual",
+         "product of what is added"],
+)  # fmt: skip
+def test_outputs_lie_in_donated_inputs_only_where_nothing_is_lost(
+    body: Callable[[GraphBuilder, Value, Value], dict[str, Value]], in_inputs: dict[str, str] | None
+) -> None:
+    graph = _square(body)
+    rng = np.random.default_rng(6)
+    inputs = {name: rng.normal(size=(33, 33)).astype(np.float32) for name in "xy"}
+    with _session().compile(graph, donate=("x",)) as program, _session().compile(graph) as plain:
+        if in_inputs is not None:
+            assert program.in_inputs == in_inputs
+        _check(program, plain, inputs)
+
+
+def test_a_result_in_a_donated_input_is_not_overwritten_in_its_turn() -> None:
+    b = GraphBuilder("chain")
+    cache, row = b.input("cache", TensorType((40, 8), f32)), b.input("row", TensorType((1, 8), f32))
+    new = b.emit("dynamic_update_slice", cache, row, b.constant(np.int32(3)), b.constant(np.int32(0)))
+    graph = b.build({"new": new, "last": b.emit("sort", b.emit("tanh", new), dimension=0)})
+    rng = np.random.default_rng(8)
+    inputs = {n: rng.normal(size=t.sizes).astype(np.float32) for n, t in graph.input_types.items()}
+    with _session().compile(graph, donate=("cache",)) as program, _session().compile(graph) as plain:
+        assert program.in_inputs == {"new": "cache"}
+        _check(program, plain, inputs)
+
+
+@pytest.mark.parametrize("seed", range(900, 916))
+def test_random_graphs_give_the_same_bits_with_every_input_donated_and_with_some(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = smooth_graph(lambda n: int(rng.integers(n)))
+    inputs = smooth_inputs(graph, np.random.default_rng(seed))
+    with _session().compile(graph) as plain:
+        for donate in (tuple(inputs), tuple(inputs)[::2]):
+            with _session().compile(graph, donate=donate) as program:
+                _check(program, plain, inputs)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_donated_buffer_and_its_views_are_consumed(device: str) -> None:
+    with _session(device).compile(_cache_update(), donate=("cache",)) as program:
+        feeds = {name: Buffer.from_numpy(a).to(program.device) for name, a in _inputs().items()}
+        view = feeds["cache"][0]
+        program.run(feeds)
+        for used in (lambda: feeds["cache"].address, view.copy, lambda: program.run(feeds)):
+            with pytest.raises(BufferDonated, match=r"RLX-D022.*donated"):
+                used()
+        assert issubclass(BufferDonated, BufferFreed)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_cannot_be_overwritten_is_refused_and_not_consumed(device: str) -> None:
+    b = GraphBuilder("sum")
+    x, y = (b.input(name, TensorType((4, 4), f32)) for name in "xy")
+    with _session(device).compile(b.build({"o": b.binary("add", x, y)}), donate=("x",)) as program:
+        y = np.ones((4, 4), np.float32)
+        fixed = y.copy()
+        fixed.flags.writeable = False
+        for x in (fixed, y.copy().T[::-1], y.tolist(), y, y[::-1]):
+            with pytest.raises((DonationError, TypeError)):
+                program.run({"x": x, "y": y})
+        x = y.copy()
+        with pytest.raises(DonationError, match="out 'o'"):
+            program.run({"x": x, "y": y}, {"o": x})
+        one, two = (Buffer.from_numpy(a.copy()).to(program.device) for a in (y, y))
+        for given, out in (
+            ({"x": one, "y": one}, {}),
+            ({"x": one.transpose(0, 1), "y": two}, {}),
+            ({"x": one, "y": two}, {"o": one}),
+        ):
+            with pytest.raises(DonationError, match="'x' is donated"):
+                program.run(given, out)
+        assert not one.is_freed
+        np.testing.assert_array_equal(program.run({"x": one, "y": two})["o"].to(Device("cpu")).numpy(), y + y)
+
+
+def test_bind_and_submit_refuse_a_program_that_consumes_inputs() -> None:
+    with _session().compile(_cache_update(), donate=("cache",)) as program, CommandStream() as stream:
+        inputs = _inputs()
+        with pytest.raises(DonationError, match="bound"):
+            program.bind(inputs, {name: np.empty(t.sizes, np.float32) for name, t in program.outputs.items()})
+        with pytest.raises(DonationError, match="submitted"):
+            program.submit({name: Buffer.from_numpy(a) for name, a in inputs.items()}, stream)
+
+
+def test_donate_names_inputs_and_is_part_of_the_key() -> None:
+    graph = _cache_update()
+    with pytest.raises(UnknownInput, match="did you mean 'cache'"):
+        _session().compile(graph, donate=("cach",))
+    with tempfile.TemporaryDirectory() as directory:
+        session = Session("cpu", Options(cache_dir=Path(directory)))
+        keys = [session.cache_key(graph, donate) for donate in ((), ("cache",), ("row",), ("row", "cache"))]
+        assert len({tuple(sorted(key.items())) for key in keys}) == 4
+        for _ in range(2):
+            with session.compile(graph) as plain, session.compile(graph, donate=("cache",)) as program:
+                assert (plain.in_inputs, program.in_inputs) == ({}, {"new": "cache"})
+
+
+def test_open_sizes_keep_the_donation() -> None:
+    b = GraphBuilder("open")
+    x = b.input("x", TensorType((Dim("n", 1), 3), f32))
+    with _session().compile(b.build({"y": b.emit("tanh", x)}), donate=("x",)) as model:
+        for n in (2, 5):
+            given = np.full((n, 3), 0.5, np.float32)
+            assert model.run({"x": given})["y"] is given
+            np.testing.assert_allclose(given, np.tanh(np.float32(0.5)), rtol=1e-6)
