@@ -221,7 +221,9 @@ class CompiledGraph:
 
     @property
     def executable(self) -> Executable:
-        """What streams and command buffers run; it belongs to the program. Raises ProgramClosed."""
+        """What streams and command buffers run; it belongs to the program, and may overwrite donated inputs without
+        consuming them. Raises ProgramClosed.
+        """
         return self._open()
 
     def close(self) -> None:
