@@ -23,8 +23,9 @@ from rlx.ir.text import parse_text
 from rlx.options import OptionError, Options
 from rlx.runtime.cache import DiskCache, MemoryCache, digest
 from rlx.runtime.donation import known_names
+from rlx.runtime.model import CompiledModel
 from rlx.runtime.prepared import PreparedCommands
-from rlx.runtime.program import CompiledGraph, CompiledModel
+from rlx.runtime.program import CompiledGraph
 from rlx.version import build_id
 
 Shapes = Mapping[str, Sequence[int]]
