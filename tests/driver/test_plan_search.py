@@ -124,7 +124,7 @@ def test_more_work_never_makes_a_plan_larger() -> None:
         end += size
     heights = []
     for work in (0, 50_000, 200_000, 800_000):
-        offsets = improve(component, stacked, [order], _load(rows), work)
+        offsets, _ = improve(component, stacked, [order], _load(rows), work)
         heights.append(max(offset + row[2] for offset, row in zip(offsets, rows, strict=True)))
         assert _places(offsets, rows, heights[-1])
     assert heights == sorted(heights, reverse=True)
@@ -133,7 +133,9 @@ def test_more_work_never_makes_a_plan_larger() -> None:
 
 
 def test_improving_stops_where_nothing_smaller_can_be() -> None:
-    offsets = improve(Component(*zip(*GAP, strict=True)), [0, 1, 3, 0, 5, 5, 9, 14, 20], [list(range(9))], 9, 10**7)
+    stacked = [0, 1, 3, 0, 5, 5, 9, 14, 20]
+    offsets, lowest = improve(Component(*zip(*GAP, strict=True)), stacked, [list(range(9))], 9, 10**7)
+    assert lowest == 10
     assert max(offset + row[2] for offset, row in zip(offsets, GAP, strict=True)) == 10
 
 
@@ -153,10 +155,10 @@ def test_quick_instances_of_minimalloc_reach_the_bound_within_a_second(name: str
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "limit"),
-    [*((name, 1.0) for name in "ABCEFGHIK"), ("D", 1.07), ("J", 1.07)],
+    [*((name, 1.0) for name in "ABCEFGHIK"), ("D", 1.062), ("J", 1.034)],
 )
 def test_all_of_minimalloc_is_planned_near_the_bound(name: str, limit: float) -> None:
-    assert _plan(name, 10.0) <= limit
+    assert _plan(name, 16.0) <= limit
 
 
 def test_without_a_budget_only_the_heuristics_work() -> None:

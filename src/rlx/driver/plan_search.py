@@ -67,8 +67,9 @@ class Outcome:
 
 def improve(
     component: Component, offsets: Sequence[int], orders: Sequence[Sequence[int]], lowest: int, work: int
-) -> list[int]:
-    """Offsets of at most the height of `offsets`, as near to `lowest` as `work` units allow.
+) -> tuple[list[int], int]:
+    """Offsets of at most the height of `offsets`, as near to `lowest` as `work` units allow; and a height, at least
+    `lowest`, below which none are possible.
 
     orders: which of the values goes first where floors are equal, several ways to begin. lowest: a height below which
     nothing need be sought. Runs alternate between `lowest` and half-way to it, so that there is something to show for
@@ -98,7 +99,7 @@ def improve(
             if found.impossible:
                 lowest = capacity + 1
         work += share
-    return best
+    return best, lowest
 
 
 def _height(offsets: Sequence[int], sizes: Sequence[int]) -> int:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlx.driver.plan_eject import eject
 from rlx.driver.plan_search import Component, improve
 from rlx.errors import PlanError
 
-#: Units of the search's work that `budget_s` buys a second of.
+#: Units of the searches' work that `budget_s` buys a second of.
 WORK_PER_SECOND = 1_000_000
 
 
@@ -55,8 +56,8 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
 
     values: half-open lifetimes [start, end) in schedule steps, sizes in bytes; zero-sized values are allowed.
     alignment: bytes, a power of two; every offset is a multiple of it.
-    budget_s: seconds that the exact search may take where the heuristics miss the bound; 0 keeps to the heuristics.
-        They are nominal: the search counts its work at a fixed rate, so that a plan does not depend on how fast or how
+    budget_s: seconds that searches may take where the heuristics miss the bound; 0 keeps to the heuristics.
+        They are nominal: a search counts its work at a fixed rate, so that a plan does not depend on how fast or how
         busy the machine is; a slow one takes longer.
 
     The plan's `ratio` is its size over `lower_bound`, the largest sum of sizes alive at one step; 1.0 cannot be
@@ -67,7 +68,8 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
     up: the next one is always one whose lowest possible offset, on top of what is there already, is lowest; eight rules
     break ties, and the smallest arena wins. (Greedy orders with gap filling, as in Pisarchyk & Lee 2020, come out
     larger on the instances of Moffitt, MiniMalloc, ASPLOS 2023.) A rule takes O(n^2) steps of NumPy; large plans try
-    fewer rules. Then `rlx.driver.plan_search` searches.
+    fewer rules. Then `rlx.driver.plan_search` searches exactly for half of the budget, and
+    `rlx.driver.plan_eject` locally for the other half; neither begins where the bound is reached.
     """
     _check(values, alignment)
     placed = [v for v in values if v.size]
@@ -90,7 +92,8 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
     for component, found, orders in unfinished if work else ():
         members = [placed[i] for i in component]
         problem = Component([v.start for v in members], [v.end for v in members], [units[i] for i in component])
-        for i, offset in zip(component, improve(problem, found, orders, bound, work), strict=True):
+        found, lowest = improve(problem, found, orders, bound, work // 2)
+        for i, offset in zip(component, eject(problem, found, lowest, work - work // 2), strict=True):
             offsets[i] = offset
     height = max((offset + size for offset, size in zip(offsets, units, strict=True)), default=0)
     where = {v.name: offset * unit for v, offset in zip(placed, offsets, strict=True)}
