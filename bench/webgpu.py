@@ -138,7 +138,10 @@ def workloads(small: bool) -> Iterator[Workload]:
         ("sum of columns", (4096 // s, 4096 // s), (0,)),
         ("sum of few columns", (65536 // s, 96), (0,)),
     ):
-        build = lambda b, x, dims=dims: b.emit("reduce_sum", x, dimensions=dims)  # noqa: E731
+
+        def build(b: GraphBuilder, x: Value, dims: tuple[int, ...] = dims) -> Value:
+            return b.emit("reduce_sum", x, dimensions=dims)
+
         yield rows(name, shape, build, lambda x, dims=dims: x.sum(dims, dtype=np.float64), 1)
     yield rows("softmax", (4096 // s, 4096 // s), lambda b, x: b.emit("softmax", x, axis=-1), softmax, 2)
     yield rows("softmax", (4096 // s, 128), lambda b, x: b.emit("softmax", x, axis=-1), softmax, 2)
@@ -160,7 +163,7 @@ def workloads(small: bool) -> Iterator[Workload]:
 
 def ceilings(device: Device, rounds: int) -> tuple[float, float]:
     """(multiply-adds as operations a second, bytes a second)."""
-    gpu = device.backend.memory(device.ordinal).gpu  # type: ignore[attr-defined]
+    gpu = device.backend.memory(device.ordinal).gpu
     chains = "\n".join(f"c{i} = c{i} * x + y;" for i in range(CHAINS))
     declared = "\n".join(f"var c{i} = vec4<f32>(f32(id.x) + {i}.0);" for i in range(CHAINS))
     total = " + ".join(f"c{i}" for i in range(CHAINS))
@@ -186,7 +189,7 @@ let t = {total}; out[id.x & 255u] = t.x + t.y + t.z + t.w; }}"""
         on.end()
         stamps.resolve(encoder)
         gpu.device.queue.submit([encoder.finish()])
-        stamps.take(device.backend.memory(device.ordinal))  # type: ignore[attr-defined]
+        stamps.take(device.backend.memory(device.ordinal))
     fastest = min(t for _, t in stamps.times) * 1e-9
     copy = next(workloads(software))
     copied = sum(t for _, t in measured(copy, device, rounds)) * 1e-9
@@ -221,7 +224,7 @@ def busy(device: Device, run: Callable[[], None]) -> None:
     while time.perf_counter() < end:
         for _ in range(8):
             run()
-        memory.synchronize()  # type: ignore[attr-defined]
+        memory.synchronize()
 
 
 def report(workload: Workload, times: list[tuple[str, int]], flops: float, rate: float, note: str = "") -> None:

@@ -82,7 +82,7 @@ def measure(program: CompiledGraph, inputs: Arrays, rounds: int) -> tuple[float,
         calls.append(time.perf_counter() - start)
     feeds = [Buffer.from_numpy(np.ascontiguousarray(inputs[n])).to(device) for n in program.inputs]
     sinks = [Buffer.empty(t, device) for t in program.outputs.values()]
-    synchronize = device_memory(device).backend.synchronize  # type: ignore[attr-defined]
+    synchronize = device_memory(device).backend.synchronize
     executable, queued = program.executable, []
     for _ in range(3):
         synchronize()
@@ -91,7 +91,7 @@ def measure(program: CompiledGraph, inputs: Arrays, rounds: int) -> tuple[float,
             executable.run(feeds, sinks)
         synchronize()
         queued.append((time.perf_counter() - start) / rounds)
-    timed = [executable.time_kernels(feeds, sinks) for _ in range(min(rounds, 10))]  # type: ignore[attr-defined]
+    timed = [executable.time_kernels(feeds, sinks) for _ in range(min(rounds, 10))]
     kernels = statistics.median(sum(t for _, t in run) for run in timed) * 1e-9
     return min(calls), min(queued), kernels, len(timed[0])
 

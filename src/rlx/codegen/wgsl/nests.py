@@ -311,7 +311,7 @@ def _own_places(body: Sequence[Stmt], extents: dict[str, int], *, serial: bool, 
         strides: dict[str, int] = {}
         for stride, part in zip(store.memory.strides, store.index, strict=True):
             if isinstance(part, Var):
-                strides[part.name] = strides.get(part.name, 0) + int(stride)  # type: ignore[arg-type]
+                strides[part.name] = strides.get(part.name, 0) + int(stride)
             if isinstance(part, Var) and part.name not in bound:
                 continue
             if any(v.name in extents or v.name in bound for v in variables_of(part)):
