@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rlx.driver import Buffer, CommandStream, Device
-from rlx.errors import BufferDonated, BufferFreed, DonationError, UnknownInput
+from rlx.errors import BufferDonated, BufferFreed, DeviceError, DonationError, UnknownInput
 from rlx.ir import Dim, Graph, GraphBuilder, TensorType, Value, interpret
 from rlx.ir.dtypes import f32, i32
 from rlx.options import Options
@@ -226,13 +226,71 @@ def test_what_cannot_be_overwritten_is_refused_and_not_consumed(device: str) -> 
         np.testing.assert_array_equal(program.run({"x": one, "y": two})["o"].to(Device("cpu")).numpy(), y + y)
 
 
-def test_bind_and_submit_refuse_a_program_that_consumes_inputs() -> None:
-    with _session().compile(_cache_update(), donate=("cache",)) as program, CommandStream() as stream:
+def test_a_runner_updates_a_donated_cache_where_it_is_at_each_call() -> None:
+    with _session().compile(_cache_update(), donate=("cache",)) as program:
         inputs = _inputs()
-        with pytest.raises(DonationError, match="bound"):
-            program.bind(inputs, {name: np.empty(t.sizes, np.float32) for name, t in program.outputs.items()})
-        with pytest.raises(DonationError, match="submitted"):
-            program.submit({name: Buffer.from_numpy(a) for name, a in inputs.items()}, stream)
+        want = inputs["cache"].copy()
+        sums = np.full(WIDTH, -77, np.float32)
+        run = program.bind(inputs, {"sums": sums})
+        for step in (3, 0, ROWS - 1):
+            inputs["row"][:] = step
+            inputs["at"][...] = step
+            run()
+            want[step] = np.tanh(np.float32(step))
+            np.testing.assert_allclose(inputs["cache"], want, rtol=3e-7)
+            np.testing.assert_allclose(sums, want.sum(0, np.float64), rtol=1e-5, atol=1e-5)
+
+
+def test_a_runner_on_buffers_leaves_donated_ones_to_be_read_between_calls() -> None:
+    with _session().compile(_cache_update(), donate=("cache",)) as program:
+        inputs = _inputs()
+        buffers = {name: Buffer.from_numpy(a.copy()) for name, a in inputs.items()}
+        run = program.bind(buffers, {"sums": Buffer.empty(program.outputs["sums"])})
+        run()
+        want = interpret(_cache_update(), inputs)["new"]
+        np.testing.assert_allclose(buffers["cache"].numpy(), want, rtol=3e-7)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_runner_refuses_memory_that_it_cannot_update_in_place(device: str) -> None:
+    with _session(device).compile(_cache_update(), donate=("cache",)) as program:
+        inputs = _inputs()
+        outputs = {name: np.empty(t.sizes, np.float32) for name, t in program.outputs.items()}
+        left = {name: array for name, array in outputs.items() if name not in program.in_inputs}
+        for given in (inputs, {name: Buffer.from_numpy(a).to(program.device) for name, a in inputs.items()}):
+            if program.in_inputs:
+                with pytest.raises(DonationError, match="'new' lies in the donated input 'cache'"):
+                    program.bind(given, outputs)
+        inputs["cache"].flags.writeable = False
+        with pytest.raises(DonationError, match="'cache' is donated"):
+            program.bind(inputs, left)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_submitted_run_consumes_what_is_donated(device: str) -> None:
+    with (
+        _session(device).compile(_cache_update(), donate=("cache",)) as program,
+        CommandStream(program.device) as stream,
+    ):
+        want = interpret(_cache_update(), _inputs())["new"]
+        feeds = {name: Buffer.from_numpy(a).to(program.device) for name, a in _inputs().items()}
+        address, in_place = feeds["cache"].address, bool(program.in_inputs)
+        new = program.submit(feeds, stream)["new"]
+        with pytest.raises(BufferDonated):
+            feeds["cache"].copy()
+        stream.synchronize()
+        assert (new.address == address) == in_place
+        np.testing.assert_allclose(new.to(Device("cpu")).numpy(), want, rtol=3e-7)
+
+
+def test_a_run_that_a_stream_refuses_consumes_nothing() -> None:
+    with _session().compile(_cache_update(), donate=("cache",)) as program:
+        stream = CommandStream(program.device)
+        stream.close()
+        feeds = {name: Buffer.from_numpy(a) for name, a in _inputs().items()}
+        with pytest.raises(DeviceError):
+            program.submit(feeds, stream)
+        assert not feeds["cache"].is_freed
 
 
 def test_donate_names_inputs_and_is_part_of_the_key() -> None:

@@ -123,11 +123,9 @@ class CompiledGraph:
         if any(isinstance(v, Buffer) for v in inputs.values()):
             feeds, sinks = self._buffers(inputs, out or {}, copies=True)
             executable = self._open()
-            for at, name in enumerate(self.inputs):
-                if name in self.donated:
-                    given = feeds[at]
-                    feeds[at] = given.donate()
-                    sinks = [feeds[at] if sink is given else sink for sink in sinks]
+            feeds, sinks, consumed = self._taken_over(feeds, sinks)
+            for buffer in consumed:
+                buffer.donate()
             executable.run(feeds, sinks)
             return dict(zip(self.outputs, sinks, strict=True))
         arrays = [self._array(name, shape, dtype, inputs) for name, shape, dtype in self._expected]
@@ -162,15 +160,19 @@ class CompiledGraph:
         output and for every input without a default. The runner keeps them: each call reads what the inputs hold then,
         and overwrites the outputs, which overlap nothing else.
 
+        Donated inputs, Buffers too, stay the caller's, to be read and written between calls; a call overwrites them.
+        An output of `in_inputs` lies in its input and is not given.
+
         It has memory of its own, so it may run while the program, or another of its runners, does. It ends with the
-        program. Raises as `run`; MissingInput for an output that is not given; DonationError for a program with donated
-        inputs, which a call without arguments cannot consume.
+        program. Raises as `run`; MissingInput for an output that is not given; DonationError for one of `in_inputs`
+        that is.
         """
         executable = self._open()
-        self._refuse_donation("bound")
         inputs = self._with_defaults(inputs)
         for name in self.outputs:
-            if name not in outputs:
+            if name in self.in_inputs:
+                self._refuse_elsewhere(name, outputs)
+            elif name not in outputs:
                 raise MissingInput(f"output {name!r} is missing: a runner needs memory for each", where=self._where())
         if any(isinstance(v, Buffer) for v in (*inputs.values(), *outputs.values())):
             return self._bind_buffers(*self._buffers(inputs, outputs))
@@ -183,11 +185,12 @@ class CompiledGraph:
                 raise ShapeMismatch(f"input {name!r} is not a C-contiguous array, so it cannot be bound to")
             if any(np.may_share_memory(array, o) for o in given.values()):
                 raise ShapeMismatch(f"input {name!r} overlaps an output", where=self._where())
-        sinks = [given[name] for name in self.outputs]
+        named = dict(zip(self.inputs, arrays, strict=True))
+        check_arrays(self.donated, inputs, named, given)
+        sinks = [given[name] if name in given else named[self.in_inputs[name]] for name in self.outputs]
         if isinstance(executable, HostExecutable):
             return executable.bind_addresses([array_address(a) for a in (*arrays, *sinks)], (arrays, sinks))
-        feeds, out = dict(zip(self.inputs, arrays, strict=True)), given
-        return BoundCall(lambda: self.run(feeds, out))
+        return BoundCall(lambda: self.run(named, given))
 
     def _bind_buffers(self, feeds: list[Buffer], sinks: list[Buffer]) -> Runner:
         executable, buffers = self._open(), [*feeds, *sinks]
@@ -201,16 +204,17 @@ class CompiledGraph:
     ) -> dict[str, Buffer]:
         """Enqueue one run on a stream of the program's device, and return the outputs at once, not yet written.
 
-        The stream keeps inputs and outputs until the run is done; what reads the outputs is ordered behind it.
+        The stream keeps inputs and outputs until the run is done; what reads the outputs is ordered behind it. Donated
+        inputs are consumed once the run is enqueued, and outputs given in them are as `run` gives them.
         out: buffers to write into, for some or all outputs; they overlap no input. Raises as `run`, before anything is
-        enqueued; DeviceError where the stream was closed, ShapeMismatch where it belongs to another device;
-        DonationError for a program with donated inputs, which only `run` consumes.
+        enqueued; DeviceError where the stream was closed, ShapeMismatch where it belongs to another device.
         """
-        self._refuse_donation("submitted")
         if stream.device != self.device:
             raise ShapeMismatch(f"{stream.name} belongs to {stream.device}, the program runs on {self.device}")
-        feeds, sinks = self._buffers(inputs, out or {})
+        feeds, sinks, consumed = self._taken_over(*self._buffers(inputs, out or {}))
         stream.run(self._open(), feeds, sinks, name=f"a run of {self}", where=self._where() or "")
+        for buffer in consumed:
+            buffer.donate()
         return dict(zip(self.outputs, sinks, strict=True))
 
     @property
@@ -268,12 +272,20 @@ class CompiledGraph:
             raise ProgramClosed("the program was closed", where=self._where())
         return self._executable
 
-    def _refuse_donation(self, done: str) -> None:
-        if self.donated:
+    def _taken_over(
+        self, feeds: Sequence[Buffer], sinks: Sequence[Buffer]
+    ) -> tuple[list[Buffer], list[Buffer], list[Buffer]]:
+        """Inputs and outputs with new Buffers over the donated bytes, and the donated ones, still to be consumed."""
+        consumed = [feed for name, feed in zip(self.inputs, feeds, strict=True) if name in self.donated]
+        taken = {id(buffer): buffer.retain() for buffer in consumed}
+        return [taken.get(id(b), b) for b in feeds], [taken.get(id(b), b) for b in sinks], consumed
+
+    def _refuse_elsewhere(self, output: str, outputs: Mapping[str, object]) -> None:
+        if output in outputs:
             raise DonationError(
-                f"the program consumes its inputs {', '.join(self.donated)}, so it cannot be {done}",
+                f"output {output!r} lies in the donated input {self.in_inputs[output]!r}, it cannot be bound elsewhere",
                 where=self._where(),
-                hint="call it, or compile it again without donate",
+                hint=f"leave {output!r} out, and read it in the input after each call",
             )
 
     def _where(self) -> str | None:

@@ -158,8 +158,8 @@ class CpuExecutable:
 
     def bind_addresses(self, addresses: Sequence[int], keep: object) -> CpuRunner:
         """`run_addresses` for good, as a call without arguments; `keep` owns the memory at `addresses`."""
-        if self._moves:
-            raise DriverError("a program that overwrites donated inputs cannot be bound")
+        if any(addresses[output] != addresses[given] for output, given, _ in self._moves):
+            raise DriverError("a runner gives outputs that lie in donated inputs there, not elsewhere")
         with self._lock:
             if not self._ready:
                 self._refuse()
