@@ -1,4 +1,4 @@
-"""GPT-2 small with seeded random weights: as ONNX models for prefill and for one step of decoding, and in PyTorch.
+"""GPT-2 small with seeded random weights: as ONNX models for prefill and for one step of decoding.
 
 12 layers of width 768 with 12 heads, a vocabulary of 50257 and a head tied to the token embedding: 124 million weights,
 498 MB in f32. Linear layers keep GPT-2's own layout, [in, out]; the gelu is its tanh form, spelt out as exporters do.
@@ -11,16 +11,11 @@ f32 [1, 1, 50257]; present_key.L and present_value.L, f32 [1, 12, 256, 64].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
 
 LAYERS, WIDTH, HEADS, VOCABULARY, POSITIONS, EPSILON = 12, 768, 12, 50257, 1024, 1e-5
 HEAD = WIDTH // HEADS
@@ -66,9 +61,6 @@ def decode_feeds(seed: int = 1) -> dict[str, np.ndarray]:
         for part in ("key", "value"):
             feeds[f"past_{part}.{layer}"] = random.standard_normal((1, HEADS, CONTEXT - 1, HEAD), np.float32)
     return feeds
-
-
-# -- ONNX ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -172,68 +164,3 @@ def save_prefill(path: Path) -> None:
 def save_decode(path: Path) -> None:
     """Write the model that takes one token more, opset 17."""
     _save(path, 1, decode_feeds())
-
-
-# -- PyTorch -------------------------------------------------------------------------------------------------------
-
-
-def torch_layers(mix: Callable[[torch.Tensor, int], torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """ids, positions -> logits. mix: the attention of one layer, from q, k and v side by side [1, tokens, 2304]."""
-    import torch
-    from torch.nn import functional as F
-
-    w = {name: torch.from_numpy(array) for name, array in weights().items()}
-
-    def linear(x: torch.Tensor, name: str) -> torch.Tensor:
-        return torch.addmm(w[f"{name}.bias"], x.flatten(0, 1), w[f"{name}.weight"]).unflatten(0, x.shape[:2])
-
-    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        return F.layer_norm(x, (WIDTH,), w[f"{name}.weight"], w[f"{name}.bias"], EPSILON)
-
-    def run(ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        x = w["wte"][ids] + w["wpe"][positions]
-        for layer in range(LAYERS):
-            mixed = mix(linear(norm(x, f"{layer}.norm1"), f"{layer}.attention"), layer)
-            x = x + linear(mixed.transpose(1, 2).flatten(2), f"{layer}.projection")
-            inner = F.gelu(linear(norm(x, f"{layer}.norm2"), f"{layer}.inner"), approximate="tanh")
-            x = x + linear(inner, f"{layer}.outer")
-        return F.linear(norm(x, "norm"), w["wte"])
-
-    return run
-
-
-def torch_prefill() -> Callable[[], torch.Tensor]:
-    """The prompt of `prefill_feeds`: gives its logits."""
-    import torch
-    from torch.nn import functional as F
-
-    ids, positions = torch.from_numpy(prefill_feeds()["ids"]), torch.arange(PREFILL)[None]
-
-    def mix(x: torch.Tensor, layer: int) -> torch.Tensor:
-        q, k, v = (part.unflatten(2, (HEADS, HEAD)).transpose(1, 2) for part in x.split(WIDTH, 2))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-    layers = torch_layers(mix)
-    return lambda: layers(ids, positions)
-
-
-def torch_decode() -> Callable[[], torch.Tensor]:
-    """The step of `decode_feeds`, writing the new key and value into caches in place: gives its logits."""
-    import torch
-    from torch.nn import functional as F
-
-    feeds = {name: torch.from_numpy(array) for name, array in decode_feeds().items()}
-    caches = {
-        f"{part}.{layer}": F.pad(feeds[f"past_{part}.{layer}"], (0, 0, 0, 1))
-        for layer in range(LAYERS)
-        for part in ("key", "value")
-    }
-
-    def mix(x: torch.Tensor, layer: int) -> torch.Tensor:
-        q, k, v = (part.unflatten(2, (HEADS, HEAD)).transpose(1, 2) for part in x.split(WIDTH, 2))
-        keys, values = caches[f"key.{layer}"], caches[f"value.{layer}"]
-        keys[:, :, -1:], values[:, :, -1:] = k, v
-        return F.scaled_dot_product_attention(q, keys, values)
-
-    layers = torch_layers(mix)
-    return lambda: layers(feeds["ids"], feeds["position"])

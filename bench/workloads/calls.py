@@ -6,10 +6,13 @@ RLX's row is a bound runner, as onnxruntime's is its IO binding; "call" rows tak
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import systems
 from workload import Run, Workload
+
+from workloads import xla
 
 WIDTH = 8
 _RNG = np.random.default_rng(3)
@@ -85,11 +88,17 @@ def pytorch(threads: int) -> Run:
     return run
 
 
-def jax(threads: int) -> Run:
-    import jax
+def _jax_layer(x: Any) -> Any:
+    from jax import nn
 
-    function = jax.jit(lambda x: jax.nn.relu(x @ W + BIAS))
-    x = jax.numpy.asarray(X)
+    return nn.relu(x @ W + BIAS)
+
+
+def jax(threads: int) -> Run:
+    function = xla.compiled(_jax_layer, threads)
+    from jax import numpy as jnp
+
+    x = jnp.asarray(X)
     return lambda: np.asarray(function(x))
 
 

@@ -1,19 +1,20 @@
 """GPT-2 small with seeded random weights: a prompt of 128 tokens, and one step of decoding at a context of 256.
 
 Every system computes the logits of every token it is given. In decoding, RLX, onnxruntime and OpenVINO read the caches
-of 255 keys and values and give new ones of 256; PyTorch writes the new key and value into its caches in place. RLX and
+of 255 keys and values and give new ones of 256; PyTorch and JAX put the new key and value into caches of 256. RLX and
 onnxruntime have inputs and outputs bound beforehand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import gpt2_model as model
 import numpy as np
 import systems
 from workload import Run, Workload
+
+from workloads import inductor, xla
 
 
 def _parts(decodes: bool) -> tuple[systems.Save, dict[str, np.ndarray]]:
@@ -56,17 +57,25 @@ def openvino(decodes: bool, threads: int) -> Run:
     return systems.openvino(save, feeds, "logits", threads)
 
 
-def pytorch(decodes: bool, threads: int) -> Run:
+def pytorch(decodes: bool, threads: int, *, compiled: bool = False) -> Run:
+    import gpt2_torch
     import torch
 
     torch.set_num_threads(threads)
-    function: Callable[[], torch.Tensor] = model.torch_decode() if decodes else model.torch_prefill()
+    function = (gpt2_torch.decode if decodes else gpt2_torch.prefill)(inductor.compiled if compiled else lambda f: f)
 
     def run() -> np.ndarray:
         with torch.inference_mode():
             return function().numpy()
 
     return run
+
+
+def jax(decodes: bool, threads: int) -> Run:
+    import gpt2_jax
+
+    function = (gpt2_jax.decode if decodes else gpt2_jax.prefill)(partial(xla.compiled, threads=threads))
+    return lambda: np.asarray(function())
 
 
 def _workload(name: str, title: str, decodes: bool, tokens: int, context: int, nbytes: float) -> Workload:
@@ -78,6 +87,8 @@ def _workload(name: str, title: str, decodes: bool, tokens: int, context: int, n
             "onnxruntime": partial(onnxruntime, decodes),
             "OpenVINO": partial(openvino, decodes),
             "PyTorch": partial(pytorch, decodes),
+            "PyTorch inductor": partial(pytorch, decodes, compiled=True),
+            "JAX": partial(jax, decodes),
         },
         judge="PyTorch",
         tolerance=2e-5,

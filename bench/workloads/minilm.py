@@ -15,7 +15,7 @@ import numpy as np
 import systems
 from workload import Run, Workload
 
-from workloads import inductor
+from workloads import inductor, minilm_jax, xla
 
 LAYERS, WIDTH, INNER, HEADS, EPSILON = 6, 384, 1536, 12, 1e-12
 VOCABULARY = 30522
@@ -80,39 +80,61 @@ def pytorch(batch: int, length: int, threads: int, *, compiled: bool = False) ->
     from torch.nn import functional as F
 
     torch.set_num_threads(threads)
-    w = {name: torch.from_numpy(np.array(array)) for name, array in weights().items()}
     inputs = [torch.from_numpy(array) for array in feeds(batch, length).values()]
 
-    def dense(name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+    class Encoder(torch.nn.Module):
+        """Weights as buffers, so that inductor can freeze them."""
 
-    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(x, (WIDTH,), w[f"{name}.weight"], w[f"{name}.bias"], EPSILON)
+        def __init__(self) -> None:
+            super().__init__()
+            for name, array in weights().items():
+                self.register_buffer(name.replace(".", "_"), torch.from_numpy(np.array(array)))
 
-    def heads(name: str, x: torch.Tensor) -> torch.Tensor:
-        return dense(name, x).unflatten(2, (HEADS, WIDTH // HEADS)).transpose(1, 2)
+        def weight(self, name: str) -> torch.Tensor:
+            return getattr(self, f"{name}.weight".replace(".", "_"))
 
-    def encode(ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-        x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.token_type_embeddings.weight"][kinds]
-        x = norm("embeddings.LayerNorm", x + w["embeddings.position_embeddings.weight"][: ids.shape[1]])
-        allowed = mask.bool()[:, None, None, :]
-        for layer in range(LAYERS):
-            name = f"encoder.layer.{layer}"
-            q, k, v = (heads(f"{name}.attention.self.{part}", x) for part in ("query", "key", "value"))
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).flatten(2)
-            x = norm(f"{name}.attention.output.LayerNorm", dense(f"{name}.attention.output.dense", mixed) + x)
-            inner = F.gelu(dense(f"{name}.intermediate.dense", x))
-            x = norm(f"{name}.output.LayerNorm", dense(f"{name}.output.dense", inner) + x)
-        weight = mask[..., None].float()
-        return F.normalize((x * weight).sum(1) / weight.sum(1), dim=1)
+        def bias(self, name: str) -> torch.Tensor:
+            return getattr(self, f"{name}.bias".replace(".", "_"))
 
-    function: Callable[..., torch.Tensor] = inductor.compiled(encode) if compiled else encode
+        def dense(self, name: str, x: torch.Tensor) -> torch.Tensor:
+            return F.linear(x, self.weight(name), self.bias(name))
+
+        def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
+            return F.layer_norm(x, (WIDTH,), self.weight(name), self.bias(name), EPSILON)
+
+        def heads(self, name: str, x: torch.Tensor) -> torch.Tensor:
+            return self.dense(name, x).unflatten(2, (HEADS, WIDTH // HEADS)).transpose(1, 2)
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+            x = self.weight("embeddings.word_embeddings")[ids] + self.weight("embeddings.token_type_embeddings")[kinds]
+            x = self.norm("embeddings.LayerNorm", x + self.weight("embeddings.position_embeddings")[: ids.shape[1]])
+            allowed = mask.bool()[:, None, None, :]
+            for layer in range(LAYERS):
+                name = f"encoder.layer.{layer}"
+                q, k, v = (self.heads(f"{name}.attention.self.{part}", x) for part in ("query", "key", "value"))
+                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).flatten(2)
+                mixed = self.dense(f"{name}.attention.output.dense", mixed)
+                x = self.norm(f"{name}.attention.output.LayerNorm", mixed + x)
+                inner = F.gelu(self.dense(f"{name}.intermediate.dense", x))
+                x = self.norm(f"{name}.output.LayerNorm", self.dense(f"{name}.output.dense", inner) + x)
+            seen = mask[..., None].float()
+            return F.normalize((x * seen).sum(1) / seen.sum(1), dim=1)
+
+    network = Encoder().eval()
+    function: Callable[..., torch.Tensor] = inductor.compiled(network) if compiled else network
 
     def run() -> np.ndarray:
         with torch.inference_mode():
             return function(*inputs).numpy()
 
     return run
+
+
+def jax(batch: int, length: int, threads: int) -> Run:
+    compile = partial(xla.compiled, threads=threads)
+    shape = {"layers": LAYERS, "heads": HEADS, "epsilon": EPSILON}
+    function = minilm_jax.encoder(compile, weights(), feeds(batch, length), **shape)
+    return lambda: np.asarray(function())
 
 
 def _workload(batch: int, length: int) -> Workload:
@@ -126,6 +148,7 @@ def _workload(batch: int, length: int) -> Workload:
             "OpenVINO": partial(openvino, batch, length),
             "PyTorch": partial(pytorch, batch, length),
             "PyTorch inductor": partial(pytorch, batch, length, compiled=True),
+            "JAX": partial(jax, batch, length),
         },
         judge="PyTorch",
         tolerance=2e-5,

@@ -9,7 +9,7 @@ import resnet50_model
 import systems
 from workload import Run, Workload
 
-from workloads import inductor
+from workloads import inductor, xla
 
 PARAMETERS = sum(c.channels * c.features * c.kernel**2 for c in resnet50_model.convolutions()) + 2048 * 1000
 
@@ -45,6 +45,13 @@ def pytorch(threads: int, *, compiled: bool = False) -> Run:
     return run
 
 
+def jax(threads: int) -> Run:
+    import resnet50_jax
+
+    function = resnet50_jax.network(partial(xla.compiled, threads=threads))
+    return lambda: np.asarray(function())
+
+
 WORKLOADS = [
     Workload(
         name="resnet50",
@@ -55,6 +62,7 @@ WORKLOADS = [
             "OpenVINO": openvino,
             "PyTorch": pytorch,
             "PyTorch inductor": partial(pytorch, compiled=True),
+            "JAX": jax,
         },
         judge="PyTorch",
         tolerance=2e-5,

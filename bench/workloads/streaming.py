@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from workload import Run, SetUp, Workload
 
-from workloads import inductor
+from workloads import inductor, xla
 
 A, B = 1.25, -0.375
 
@@ -89,13 +89,10 @@ def pytorch(kernel: Kernel, threads: int, *, compiled: bool, reuse: bool) -> Run
 
 
 def jax(kernel: Kernel, threads: int) -> Run:
-    import os
+    function = xla.compiled(kernel.jax, threads)
+    from jax import numpy as jnp
 
-    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    import jax
-
-    x, function = jax.numpy.asarray(kernel.x), jax.jit(kernel.jax)
+    x = jnp.asarray(kernel.x)
     return lambda: np.asarray(function(x).block_until_ready())
 
 
