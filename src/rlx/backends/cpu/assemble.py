@@ -1,8 +1,8 @@
 """Assemble an artefact from a lowered program: native code, the walker's tables, a JSON manifest.
 
-The image of native code is position independent and holds each distinct kernel once, beside the walker; running it needs
-no LLVM. There are no weights in an artefact, so that it depends on a graph's structure alone. Pure: any thread may
-assemble.
+The image of native code is position independent and holds each distinct kernel once, beside the walker; running it
+needs no LLVM. There are no weights in an artefact, so that it depends on a graph's structure alone. Pure: any thread
+may assemble.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def assemble(program: LoweredProgram, target: Target, options: Options) -> Artif
         "name": program.name,
         "target": target.name,
         "precision": options.precision,
+        "convolution": options.convolution,
         "inputs": _types(program.inputs),
         "outputs": _types(program.outputs),
         "parameters": _types(program.parameters),

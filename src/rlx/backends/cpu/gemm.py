@@ -36,6 +36,7 @@ class ProductKernel:
         which are as wide as a sum.
     in_matrix_registers: whether tiles are computed by `gemm_amx`, not in lanes.
     products: of one a at once: 1, or 2 for a pair, whose panels take turns in b and whose sums lie one tile apart.
+    near: whether tiles bring the next panel near, where panels are packed and read in turn.
     """
 
     target: Target
@@ -52,6 +53,7 @@ class ProductKernel:
     factors: DType | None = None
     in_matrix_registers: bool = False
     products: int = 1
+    near: bool = True
 
     @property
     def grid(self) -> int:
@@ -110,7 +112,9 @@ class ProductKernel:
         0 where each panel is read once: then its rows come one behind the other, which the processor foresees.
         """
         tiles = -(-min(self.rows, self.blocks.rows) // self.tile.rows)
-        if self.in_matrix_registers or tiles == 1 or not isinstance(self.b, PanelsPacked) or self.blocks.panels_first:
+        if not self.near or self.in_matrix_registers or tiles == 1 or not isinstance(self.b, PanelsPacked):
+            return 0
+        if self.blocks.panels_first:
             return 0
         return -(-self.tile.columns * self.dtype.itemsize // tiles)
 

@@ -17,17 +17,17 @@ from math import prod
 
 from llvmlite import ir
 
-from rlx.backends.cpu import gemm_amx
 from rlx.backends.cpu.gemm import ProductKernel
 from rlx.backends.cpu.gemm_epilogue import Place, TileWriter
 from rlx.backends.cpu.gemm_operand import PanelsPacked
-from rlx.backends.cpu.gemm_plan import choose_blocks, choose_tile, rows_ahead
+from rlx.backends.cpu.gemm_plan import rows_ahead
+from rlx.backends.cpu.gemm_schedule import Product, Schedule
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matmul import (
     epilogue_identity,
-    neighbours_together,
     pack_panels,
     product_cost,
+    product_of,
     rows_operand,
     supported,
 )
@@ -71,39 +71,46 @@ class JoinedWriter:
                 nested.enter_context(others)
 
 
-def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> JoinedKernels | None:
-    """The kernels for products of one a, or None where each is better off by itself."""
-    first, dtype = specs[0], specs[0].acc_dtype
+def joined_product(target: Target, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue]) -> Product | None:
+    """What a schedule is chosen for; None where each product is better off by itself."""
+    first = specs[0]
     a = matrix_view(first.a, (), first.m, first.k)
     views = [matrix_view(s.b, (), s.k, s.n) for s in specs]
-    columns = [prod(s.n) for s in specs]
-    rows, depth = prod(first.m), prod(first.k)
-    if a is None or 0 in (rows, depth, *columns):
+    if a is None or None in views or 0 in (*first.m, *first.k, *(n for s in specs for n in s.n)):
         return None
-    if not all(supported(s.a_dtype, s.b_dtype, dtype) and s.acc_dtype is dtype and s.b_constant for s in specs):
+    sums = first.acc_dtype
+    if not all(supported(s.a_dtype, s.b_dtype, sums) and s.acc_dtype is sums and s.b_constant for s in specs):
         return None
-    constant = [view for view in views if view is not None]
-    if len(constant) < len(views):
+    if any(b is not None and is_stream_of_dots(a, b, sums, target, b_constant=True) is not None for b in views):
         return None
-    if any(is_stream_of_dots(a, b, dtype, target, b_constant=True) is not None for b in constant):
-        return None
+    return product_of(target, specs, a, None, paired=len(epilogues) < len(specs))
 
-    together = neighbours_together(target, first)
-    depth = -(-depth // together)
-    in_registers = together > 1 and gemm_amx.suits(target, rows, depth)
-    tile = gemm_amx.tile(rows) if in_registers else choose_tile(target, dtype, 1, rows, columns, depth)
+
+def joined_kernels(
+    target: Target, specs: Sequence[MatmulSpec], epilogues: Sequence[Epilogue], schedule: Schedule | None = None
+) -> JoinedKernels | None:
+    """The kernels for products of one a, or None where each is better off by itself.
+
+    schedule: one that the products allow (see `joined_product`); the planner's choice where it is None.
+    """
+    product = joined_product(target, specs, epilogues)
+    if product is None:
+        return None
+    if schedule is None:
+        schedule = product.default
+    first, dtype, rows, paired = specs[0], product.dtype, product.rows, product.paired
+    tile, together = schedule.tile, product.together
+    constant = [view for s in specs if (view := matrix_view(s.b, (), s.k, s.n)) is not None]
     packed = [PanelsPacked(view, dtype, tile.columns, together) for view in constant]
     starts = tuple(accumulate((p.panels * tile.columns for p in packed), initial=0))
     offsets = tuple(accumulate((p.packed_bytes for p in packed), initial=0))
-    paired = len(epilogues) < len(specs)
     if paired:
         starts = (0, starts[1])
         offsets = (0, packed[0].depth * tile.columns * dtype.itemsize, offsets[-1])
     whole = MatrixView("packed_b", dtype, Dims((), ()), Dims((packed[0].depth,), (1,)), Dims((starts[-1],), (1,)))
     second = -(-tile.rows * tile.columns * dtype.itemsize // 64) * 64 // dtype.itemsize
-    left = rows_operand(target, first.a, a, False, dtype, tile, starts[-1], together)
-    blocks = choose_blocks(target, dtype, tile, 1, rows, starts[-1], depth, panels_first=False)
-    a_rows = left.read(blocks, rows)
+    left = rows_operand(target, first.a, product.a, False, dtype, tile, starts[-1], together)
+    a_rows = left.read(schedule.blocks, rows)
     ahead = rows_ahead(target, tile, rows, starts[-1])
     writers = tuple(
         TileWriter(epilogue, _place(spec), spec.n, dtype, tile.columns, ahead=ahead, second=second)
@@ -115,26 +122,27 @@ def joined_kernels(target: Target, specs: Sequence[MatmulSpec], epilogues: Seque
         1,
         rows,
         starts[-1],
-        depth,
+        product.depth,
         tile,
-        blocks,
+        schedule.blocks,
         a_rows,
         PanelsPacked(whole, dtype, tile.columns),
         JoinedWriter(starts, writers),
         first.a_dtype if together > 1 else None,
-        in_registers,
+        product.in_matrix_registers,
         2 if paired else 1,
+        schedule.near,
     )
     ends = " ".join(f"{s.m}x{s.n} {epilogue_identity(e)}" for s, e in zip(specs, epilogues, strict=not paired))
     unstored = [replace(epilogues[0], stores=(), flops=0.0)] * (len(specs) - len(epilogues))
     costs = [product_cost(spec, epilogue) for spec, epilogue in zip(specs, [*epilogues, *unstored], strict=True)]
-    again = (len(specs) - 1) * rows * depth * first.a_dtype.itemsize
+    again = (len(specs) - 1) * rows * prod(first.k) * first.a_dtype.itemsize
     compute = TemplateKernel(
         label="matmul",
         args=(left.memory, Memory("packed_b", dtype, (1,)), *epilogues[0].args),
         grid=kernel.grid,
         identity=f"{'paired' if paired else 'joined'} {target.name} {first.a_dtype}x{first.b_dtype}->{dtype} {first.k} "
-        f"a={left.view.unnamed}{type(a_rows).__name__} {tile} {blocks} {ends}",
+        f"a={left.view.unnamed}{type(a_rows).__name__} {schedule} {ends}",
         emit=kernel.emit,
         cost=Cost(sum(c.flops for c in costs), sum(c.bytes for c in costs) - again),
         scratch_bytes=kernel.scratch_bytes,

@@ -262,6 +262,12 @@ def rows_in_place(view: MatrixView, dtype: DType, height: int, reads: int) -> bo
     return max(used.values()) <= 6
 
 
+def panels_in_place(view: MatrixView, dtype: DType, columns: int) -> bool:
+    """Whether panels of `columns` columns can be read where they lie."""
+    lies_well = view.dtype is dtype and view.columns.stride == 1 and view.rows.stride is not None
+    return lies_well and view.columns.count % columns == 0
+
+
 def words_of(view: MatrixView, together: int) -> MatrixView | None:
     """a seen as 32-bit words of `together` neighbours along k; None where they do not lie so."""
     others = (*view.batch.strides, *view.rows.strides)

@@ -6,7 +6,7 @@ latency of a short tile costs, what the last, partial tiles waste, and how evenl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rlx.backends.cpu.gemm_tile import registers
@@ -60,23 +60,25 @@ def choose_tile(target: Target, dtype: DType, batch: int, rows: int, columns: in
 
     columns: several sizes where the products of one a by several b are joined: no panel crosses from one b to the next.
     """
-    parts = (columns,) if isinstance(columns, int) else tuple(columns)
-    lanes = target.lanes(dtype.bits)
-    best: tuple[float, int, int] | None = None
-    for vectors in range(1, 9):
-        if vectors > 1 and (vectors - 1) * lanes >= max(parts):
-            break
-        if vectors > 2 and depth * vectors * lanes * dtype.itemsize > target.l2 // _PANELS_IN_L2:
-            break
-        for height in range(1, min(rows, registers(target)) + 1):
-            if _registers_of(height, vectors) + (not target.has_fma) > registers(target):
-                break
-            cost = _cost(lanes, batch, rows, parts, depth, height, vectors)
-            if best is None or cost < best[0] * 0.999:
-                best = (cost, height, vectors)
+    best: tuple[float, Tile] | None = None
+    for cost, tile in _costs(target, dtype, batch, rows, columns, depth):
+        if best is None or cost < best[0] * 0.999:
+            best = (cost, tile)
     assert best is not None
-    _, height, vectors = best
-    return Tile(height, vectors, vectors * lanes)
+    return best[1]
+
+
+def near_tiles(
+    target: Target, dtype: DType, batch: int, rows: int, columns: int | Sequence[int], depth: int, within: float
+) -> list[Tile]:
+    """Tiles whose cost is at most `within` times the least, the cheapest first. Sizes as for `choose_tile`."""
+    costs = sorted(_costs(target, dtype, batch, rows, columns, depth), key=lambda found: found[0])
+    return [tile for cost, tile in costs if cost <= within * costs[0][0]]
+
+
+def fits(target: Target, tile: Tile) -> bool:
+    """Whether a tile keeps its sums in registers."""
+    return _registers_of(tile.rows, tile.vectors) + (not target.has_fma) <= registers(target)
 
 
 def choose_blocks(
@@ -98,6 +100,24 @@ def choose_blocks(
 def rows_ahead(target: Target, tile: Tile, rows: int, columns: int) -> int:
     """How far below a tile results should be brought near: a tile, where they do not stay in the cache; else 0."""
     return tile.rows if rows * columns * 4 > target.l2 // 2 else 0
+
+
+def _costs(
+    target: Target, dtype: DType, batch: int, rows: int, columns: int | Sequence[int], depth: int
+) -> Iterator[tuple[float, Tile]]:
+    """Every tile worth a thought, with its cost."""
+    parts = (columns,) if isinstance(columns, int) else tuple(columns)
+    lanes = target.lanes(dtype.bits)
+    for vectors in range(1, 9):
+        if vectors > 1 and (vectors - 1) * lanes >= max(parts):
+            break
+        if vectors > 2 and depth * vectors * lanes * dtype.itemsize > target.l2 // _PANELS_IN_L2:
+            break
+        for height in range(1, min(rows, registers(target)) + 1):
+            tile = Tile(height, vectors, vectors * lanes)
+            if not fits(target, tile):
+                break
+            yield _cost(lanes, batch, rows, parts, depth, height, vectors), tile
 
 
 def _registers_of(rows: int, vectors: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from llvmlite import ir
@@ -20,7 +21,8 @@ from rlx.backends.cpu.gemm_operand import (
     words_of,
 )
 from rlx.backends.cpu.gemm_pack import copy_rows, padded_stride
-from rlx.backends.cpu.gemm_plan import Tile, choose_blocks, choose_tile, rows_ahead
+from rlx.backends.cpu.gemm_plan import Tile, rows_ahead
+from rlx.backends.cpu.gemm_schedule import Product, Schedule, copies_panels
 from rlx.backends.cpu.gemm_tile import words_of_products
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matvec import DotKernel, dot_block, is_stream_of_dots
@@ -38,12 +40,14 @@ SUM_DTYPES = (dtypes.f32, dtypes.f64, dtypes.i32, dtypes.u32)
 #: What operands may be held in, beside the sums' own dtype.
 OPERAND_DTYPES = (dtypes.f16, dtypes.bf16, dtypes.i8, dtypes.u8, dtypes.i16, dtypes.u16)
 
-#: Row tiles from which on a panel of b is worth a copy.
-_TILES_WORTH_A_COPY = 3
 
+def matmul_kernels(
+    target: Target, spec: MatmulSpec, epilogue: Epilogue, schedule: Schedule | None = None
+) -> MatmulKernels | None:
+    """The kernels for a spec, or None where loops should do it.
 
-def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
-    """The kernels for a spec, or None where loops should do it."""
+    schedule: one that the spec's product allows (see `matmul_product`); the planner's choice where it is None.
+    """
     dtype = spec.acc_dtype
     if not supported(spec.a_dtype, spec.b_dtype, dtype) or 0 in (*spec.batch, *spec.m, *spec.n, *spec.k):
         return None
@@ -51,7 +55,7 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
     b = matrix_view(spec.b, spec.batch, spec.k, spec.n)
     if a is None or b is None:
         return None
-    batch, rows, columns, depth = prod(spec.batch), prod(spec.m), prod(spec.n), prod(spec.k)
+    batch, rows, columns = prod(spec.batch), prod(spec.m), prod(spec.n)
 
     def place(e: FunctionEmitter, matrix: ir.Value, row: ir.Value) -> list[ir.Value]:
         return [*split_index(e, matrix, spec.batch), *split_index(e, row, spec.m)]
@@ -82,10 +86,10 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         details = f"dots {block} {a.unnamed} {b.unnamed}"
         return MatmulKernels(None, 0, finished(dots, spec.a, spec.b, details), in_place=True)
 
-    together = neighbours_together(target, spec)
-    depth = -(-depth // together)
-    in_registers = together > 1 and gemm_amx.suits(target, rows, depth)
-    tile = gemm_amx.tile(rows) if in_registers else choose_tile(target, dtype, batch, rows, columns, depth)
+    product = product_of(target, [spec], a, None if spec.b_constant else b)
+    if schedule is None:
+        schedule = product.default
+    tile, together = schedule.tile, product.together
     left = rows_operand(target, spec.a, a, spec.a_constant, dtype, tile, columns, together)
     pack, packed_nbytes, b_memory = left.pack, left.packed_nbytes, spec.b
     if spec.b_constant:
@@ -94,10 +98,8 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         b_memory = Memory(spec.b.name, dtype, (1,))
         panels: Panels = packed
     else:
-        panels = panels_of(b, dtype, tile, rows, together)
-    panels_first = left.lies_well and panels.scratch_bytes > 0
-    blocks = choose_blocks(target, dtype, tile, batch, rows, columns, depth, panels_first=panels_first)
-    a_rows = left.read(blocks, rows)
+        panels = PanelsCopied(b, dtype, tile.columns, together) if schedule.copied else PanelsInPlace(b)
+    a_rows = left.read(schedule.blocks, rows)
 
     kernel = ProductKernel(
         target,
@@ -105,16 +107,17 @@ def matmul_kernels(target: Target, spec: MatmulSpec, epilogue: Epilogue) -> Matm
         batch,
         rows,
         columns,
-        depth,
+        product.depth,
         tile,
-        blocks,
+        schedule.blocks,
         a_rows,
         panels,
         TileWriter(epilogue, place, spec.n, dtype, tile.columns, ahead=rows_ahead(target, tile, rows, columns)),
         spec.a_dtype if together > 1 else None,
-        in_registers,
+        product.in_matrix_registers,
+        near=schedule.near,
     )
-    details = f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {tile} {blocks}"
+    details = f"a={left.view.unnamed}{type(a_rows).__name__} b={b.unnamed}{type(panels).__name__} {schedule}"
     return MatmulKernels(pack, packed_nbytes, finished(kernel, left.memory, b_memory, details), in_place=True)
 
 
@@ -143,6 +146,45 @@ def epilogue_identity(epilogue: Epilogue) -> str:
     return kernel_identity(LoopKernel("", epilogue.args, Var("unused"), one, epilogue.stores, names))
 
 
+def matmul_product(target: Target, spec: MatmulSpec) -> Product | None:
+    """What a schedule is chosen for; None where `matmul_kernels` leaves no choice."""
+    a = matrix_view(spec.a, spec.batch, spec.m, spec.k)
+    b = matrix_view(spec.b, spec.batch, spec.k, spec.n)
+    if a is None or b is None or 0 in (*spec.batch, *spec.m, *spec.n, *spec.k):
+        return None
+    if not supported(spec.a_dtype, spec.b_dtype, spec.acc_dtype):
+        return None
+    if is_stream_of_dots(a, b, spec.acc_dtype, target, b_constant=spec.b_constant) is not None:
+        return None
+    return product_of(target, [spec], a, None if spec.b_constant else b)
+
+
+def product_of(
+    target: Target, specs: Sequence[MatmulSpec], a: MatrixView, b: MatrixView | None, *, paired: bool = False
+) -> Product:
+    """What a schedule is chosen for: the product of a spec, or the joined or paired ones of several with one a.
+
+    b: None where it is packed at setup.
+    """
+    first = specs[0]
+    together = neighbours_together(target, first)
+    rows, depth = prod(first.m), -(-prod(first.k) // together)
+    return Product(
+        target,
+        first.acc_dtype,
+        prod(first.batch),
+        rows,
+        tuple(prod(spec.n) for spec in specs),
+        depth,
+        a,
+        b,
+        first.a_constant,
+        together,
+        together > 1 and gemm_amx.suits(target, rows, depth),
+        paired,
+    )
+
+
 def rows_operand(
     target: Target,
     memory: Memory,
@@ -167,13 +209,9 @@ def rows_operand(
     return RowsOperand(Memory(memory.name, dtype, (1,)), copied, dtype, True, pack, packed_nbytes)
 
 
-def panels_of(b: MatrixView, dtype: DType, tile: Tile, rows: int, together: int = 1) -> Panels:
+def panels_of(b: MatrixView, dtype: DType, tile: Tile, rows: int) -> Panels:
     """How a b that is not constant is read: in place where few tiles read it, else copied."""
-    tiles = -(-rows // tile.rows)
-    lies_well = b.dtype is dtype and b.columns.stride == 1 and b.rows.stride is not None
-    if lies_well and b.columns.count % tile.columns == 0 and tiles < _TILES_WORTH_A_COPY:
-        return PanelsInPlace(b)
-    return PanelsCopied(b, dtype, tile.columns, together)
+    return PanelsCopied(b, dtype, tile.columns) if copies_panels(b, dtype, tile, rows) else PanelsInPlace(b)
 
 
 def _without_broadcasts(view: MatrixView) -> MatrixView:
