@@ -1,0 +1,36 @@
+"""LLVM's memory is given back, and LLVM works afterwards as before."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlx.codegen.llvm.object import compile_module
+from rlx.codegen.llvm.residency import release_memory
+from rlx.codegen.target import PRESETS
+
+MODULE = "define i32 @twice(i32 %x) {\n  %y = mul i32 %x, 2\n  ret i32 %y\n}\n"
+
+
+def resident_code_kb() -> int:
+    """Resident pages of the LLVM library's code."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        field, _, rest = line.partition(" ")
+        if not field.endswith(":"):
+            inside = "libllvmlite" in line and " r-xp " in line
+        elif inside and field == "Rss:":
+            total += int(rest.split()[0])
+    return total
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux alone")
+def test_code_that_a_compilation_touched_is_resident_no_longer_and_serves_the_next_one() -> None:
+    target = PRESETS["avx2"]
+    before = compile_module(MODULE, target)
+    assert resident_code_kb() > 4096
+    release_memory()
+    assert resident_code_kb() < 1024
+    assert compile_module(MODULE, target) == before
