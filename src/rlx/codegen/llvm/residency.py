@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-import os
 import struct
 from functools import cache
 from pathlib import Path
@@ -40,11 +39,11 @@ def _read_only_segments() -> tuple[tuple[int, int], ...]:
     """(address, bytes) of the library's segments that its file declares without the right to write: not even the loader
     has written to them, for relocations lie in writable segments alone.
     """
-    path = os.path.realpath(ffi.lib._name)
-    start = next((line.split("-")[0] for line in _MAPS.read_text().splitlines() if line.endswith(path)), None)
+    path = Path(ffi.lib._name).resolve()
+    start = next((line.split("-")[0] for line in _MAPS.read_text().splitlines() if line.endswith(str(path))), None)
     if start is None:
         return ()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         head = file.read(64)
         at, size, count = *struct.unpack_from("<Q", head, 32), *struct.unpack_from("<HH", head, 54)
         file.seek(at)
