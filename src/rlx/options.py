@@ -22,6 +22,8 @@ from rlx.errors import RLXError
 
 Precision = Literal["f32", "bf16", "int8-dynamic"]
 PRECISIONS = ("f32", "bf16", "int8-dynamic")
+Convolution = Literal["direct", "winograd-2x2", "winograd-4x4"]
+CONVOLUTIONS = ("direct", "winograd-2x2", "winograd-4x4")
 TARGETS = ("native", "avx512", "avx512_bf16", "amx_bf16", "avx512_vnni", "avx2", "portable")
 
 
@@ -63,6 +65,10 @@ class Options:
     precision: "f32": every op computes in the dtype that the model names. "bf16": products of activations with weights
         take their operands rounded to bf16 and sum in f32. "int8-dynamic": they take them in 8 bits, scaled by rows and
         by columns, and sum exactly. See `rlx.passes.precision`; only "f32" is ever the default.
+    convolution: "direct": each output is the sum of its products. "winograd-2x2", "winograd-4x4": f32 convolutions of
+        3 x 3 may be computed in tiles of up to so many outputs by Winograd's minimal filtering, where that is faster:
+        with fewer products, other rounding errors, and NaN around what is not finite. See docs/backends.md; only
+        "direct" is ever the default.
     target: CPU instruction set: "native" is what this machine has; the others are refused where it lacks them.
     optimize: False keeps the graph as it is written, each op its own kernel (for comparing).
     cache: keep compiled programs on disk, in `cache_dir`, at most `cache_bytes` in all.
@@ -76,6 +82,7 @@ class Options:
 
     threads: int = field(default_factory=lambda: _count("RLX_THREADS", available_processors()))
     precision: Precision = "f32"
+    convolution: Convolution = "direct"
     target: str = field(default_factory=lambda: os.environ.get("RLX_TARGET") or "native")
     optimize: bool = True
     cache: bool = field(default_factory=lambda: _flag("RLX_CACHE", True))
@@ -90,6 +97,8 @@ class Options:
             raise OptionError(f"threads is {self.threads!r}, expected a whole number from 1 to 256")
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.convolution not in CONVOLUTIONS:
+            raise OptionError(f"convolution is {self.convolution!r}, expected one of {', '.join(CONVOLUTIONS)}")
         if self.target not in TARGETS:
             raise OptionError(f"target is {self.target!r}, expected one of {', '.join(TARGETS)}")
         if self.cache_bytes < 1:

@@ -24,6 +24,7 @@ from rlx.backends.cpu.ceiling import measure_ceilings
 from rlx.cli.drawing import HtmlOption, write_drawing
 from rlx.cli.feeds import complete, read_shapes
 from rlx.cli.program import (
+    ConvolutionOption,
     DeviceOption,
     JsonOption,
     ModelArgument,
@@ -74,6 +75,7 @@ def bench(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     precision: PrecisionOption = "f32",
+    convolution: ConvolutionOption = "direct",
     budget: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend measuring each.")] = 2.0,
     roofline: Annotated[bool, typer.Option("--roofline", help="Show each kernel beside its own limit.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the roofline into this .svg file.")] = None,
@@ -85,7 +87,7 @@ def bench(
     by_kernel = roofline or svg is not None or html is not None
     if against is not None and not model.endswith(".onnx"):
         raise UsageError(f"--against {against.value} needs an .onnx file, {model!r} is none")
-    session = open_session(device, threads, precision)
+    session = open_session(device, threads, precision, convolution)
     if by_kernel and session.device.kind != "cpu":
         raise UsageError(f"--roofline needs a device whose ceilings can be measured: the cpu, not {session.device}")
     program = compile_model(session, load_model(model), read_shapes(shape or []))

@@ -12,6 +12,7 @@ import typer
 from rlx.cli.drawing import HtmlOption, SvgOption, write_drawing
 from rlx.cli.feeds import check_names, read_shapes
 from rlx.cli.program import (
+    ConvolutionOption,
     DeviceOption,
     JsonOption,
     ModelArgument,
@@ -56,6 +57,7 @@ def inspect(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     precision: PrecisionOption = "f32",
+    convolution: ConvolutionOption = "direct",
     show: Annotated[list[Section] | None, typer.Option("--show", help="Only this section. Repeatable.")] = None,
     svg: SvgOption = None,
     html: HtmlOption = None,
@@ -72,7 +74,7 @@ def inspect(
     graph = None if still_open else _specialize(loaded, shapes)
     program = None
     if graph is not None and (svg or html or wanted & _NEED_PROGRAM):
-        program = compile_model(open_session(device, threads, precision), graph, {})
+        program = compile_model(open_session(device, threads, precision, convolution), graph, {})
     if program is not None and svg is not None:
         write_drawing(svg, program.report.memory.svg())
     if program is not None and html is not None:

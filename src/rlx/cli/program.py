@@ -13,7 +13,7 @@ from rlx.cli.terminal import progress
 from rlx.errors import OpenShape
 from rlx.frontends import Model, load
 from rlx.ir import Dim, Graph, TensorType
-from rlx.options import PRECISIONS, Options
+from rlx.options import CONVOLUTIONS, PRECISIONS, Options
 from rlx.runtime import CompiledGraph, CompiledModel, Session
 
 ModelArgument = Annotated[
@@ -30,13 +30,16 @@ ThreadsOption = Annotated[
 PrecisionOption = Annotated[
     str, typer.Option("--precision", metavar="|".join(PRECISIONS), help="Numeric policy of products with weights.")
 ]
+ConvolutionOption = Annotated[
+    str, typer.Option("--convolution", metavar="|".join(CONVOLUTIONS), help="Numeric policy of convolutions.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for machines.")]
 
 
-def open_session(device: str, threads: int | None, precision: str) -> Session:
+def open_session(device: str, threads: int | None, precision: str, convolution: str) -> Session:
     """A session as the options of a command describe it. Raises DeviceNotFound or OptionError."""
-    options = Options(precision=precision)
+    options = Options(precision=precision, convolution=convolution)
     return Session(device, options if threads is None else replace(options, threads=threads))
 
 

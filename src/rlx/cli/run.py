@@ -14,6 +14,7 @@ import typer
 
 from rlx.cli.feeds import check_names, complete, read_arrays, read_shapes
 from rlx.cli.program import (
+    ConvolutionOption,
     DeviceOption,
     JsonOption,
     ModelArgument,
@@ -40,13 +41,14 @@ def run(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     precision: PrecisionOption = "f32",
+    convolution: ConvolutionOption = "direct",
     output: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Save each output as .npy.")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model once and show its outputs."""
     given, shapes = read_arrays(inputs or []), read_shapes(shape or [])
-    session = open_session(device, threads, precision)
+    session = open_session(device, threads, precision, convolution)
     loaded = load_model(model)
     check_names(given, inputs_of(loaded), "--input")
     program = compile_model(session, loaded, {**{name: f.array.shape for name, f in given.items()}, **shapes})

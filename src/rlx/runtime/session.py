@@ -51,7 +51,8 @@ class Session:
     """Compiles for one device with one set of options.
 
     device: a `Device` or its name. Raises DeviceNotFound, listing those that are here, or OptionError, also where the
-        device's backend has no such precision (it lists those that it has in `precisions`; "f32" where it lists none).
+        device's backend has no such precision (it lists those that it has in `precisions`; "f32" where it lists none)
+        or no such convolution (`convolutions`; "direct").
     """
 
     def __init__(self, device: Device | str = "cpu", options: Options | None = None) -> None:
@@ -63,6 +64,12 @@ class Session:
             raise OptionError(
                 f"precision {self.options.precision!r} is not to be had on {self.device}",
                 hint=f"{self.device.kind} computes in: {', '.join(precisions)}",
+            )
+        convolutions = getattr(self._backend, "convolutions", ("direct",))
+        if self.options.convolution not in convolutions:
+            raise OptionError(
+                f"convolution {self.options.convolution!r} is not to be had on {self.device}",
+                hint=f"{self.device.kind} computes convolutions by: {', '.join(convolutions)}",
             )
         self._disk = DiskCache(self.options.cache_dir, self.options.cache_bytes) if self.options.cache else None
 

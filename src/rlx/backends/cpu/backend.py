@@ -26,6 +26,7 @@ class CpuBackend:
     kind = "cpu"
     compiler = "rlx.backends.cpu.compiler"
     precisions = ("f32", "bf16", "int8-dynamic")
+    convolutions = ("direct", "winograd-2x2", "winograd-4x4")
     donation = True  # the compiler takes `donate`
     #: What the conformance kit is told (see `rlx.testing.conformance`).
     conformance: ClassVar[dict[str, dict[str, str]]] = {

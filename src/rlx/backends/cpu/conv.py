@@ -14,7 +14,7 @@ from typing import Any
 from llvmlite import ir
 
 from rlx.backends.cpu.conv_phases import Phases, splits_into_phases
-from rlx.backends.cpu.conv_pixels import is_channels_last, pixel_kernel, plane_of
+from rlx.backends.cpu.conv_pixels import PixelKernel, is_channels_last, pixel_kernel, plane_of
 from rlx.backends.cpu.depthwise import depthwise_kernel, takes
 from rlx.backends.cpu.depthwise_pixels import DepthwisePixels
 from rlx.backends.cpu.gemm import ProductKernel
@@ -25,6 +25,8 @@ from rlx.backends.cpu.gemm_view import Dims, MatrixView, dims, split_index
 from rlx.backends.cpu.im2col import PanelsOfImage
 from rlx.backends.cpu.image_reader import ImageReader
 from rlx.backends.cpu.matmul import epilogue_identity, panels_of, rows_operand, supported
+from rlx.backends.cpu.winograd import WinogradKernel
+from rlx.backends.cpu.winograd_plan import plan_winograd
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
@@ -32,6 +34,7 @@ from rlx.codegen.lower.templates import ConvKernels, ConvSpec, Epilogue
 from rlx.codegen.target import Target
 from rlx.ir import dtypes
 from rlx.ir.graph import Node
+from rlx.options import Convolution
 
 #: Features from which on a convolution fills vectors with them.
 _FEATURES = 8
@@ -53,8 +56,10 @@ def prefers_channels_last(node: Node) -> bool:
     )
 
 
-def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
-    """The kernels for a spec, or None where loops should do it."""
+def conv_kernels(
+    target: Target, spec: ConvSpec, epilogue: Epilogue, convolution: Convolution = "direct"
+) -> ConvKernels | None:
+    """The kernels for a spec, or None where loops should do it; `convolution` is what `Options` allow."""
     dtype = spec.acc_dtype
     sizes = (spec.batch, spec.channels, spec.features, *spec.size, *spec.kernel, *spec.out)
     if not supported(spec.x_dtype, spec.w_dtype, dtype) or 0 in sizes or not spec.out:
@@ -66,7 +71,12 @@ def conv_kernels(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKern
         if takes(spec) and spec.x.strides[1] == 1:
             return _depthwise_channels_last(target, spec, epilogue)
         if spec.groups == 1:
-            return _channels_last(target, spec, epilogue)
+            plane = plane_of(spec)
+            plan = plan_winograd(target, spec, plane, convolution)
+            kernel = (
+                WinogradKernel(target, spec, epilogue, plane, plan) if plan else pixel_kernel(target, spec, epilogue)
+            )
+            return _channels_last(target, kernel)
     if spec.size[-1] > 1 and spec.x.strides[-1] != 1:
         return None  # gathering pixel by pixel costs more than a dense copy
     if takes(spec):
@@ -135,10 +145,10 @@ def _depthwise(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernel
     return ConvKernels(None, 0, compute)
 
 
-def _channels_last(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
-    kernel = pixel_kernel(target, spec, epilogue)
+def _channels_last(target: Target, kernel: PixelKernel | WinogradKernel) -> ConvKernels:
+    spec, epilogue = kernel.spec, kernel.epilogue
     compute = TemplateKernel(
-        label="conv",
+        label="conv" if isinstance(kernel, PixelKernel) else "winograd",
         args=(spec.x, Memory(spec.w.name, spec.acc_dtype, (1,)), *epilogue.args),
         grid=kernel.grid,
         identity=f"pixels {target.name} {conv_identity(spec)} {kernel.plan} {epilogue_identity(epilogue)}",

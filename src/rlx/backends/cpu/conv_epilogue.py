@@ -27,7 +27,7 @@ class PixelBlock:
 
     image: ir.Value
     first: ir.Value
-    pixels: int
+    pixels: ir.Value
     feature: ir.Value
 
 
@@ -50,7 +50,7 @@ class PixelWriter:
         streams = self._streams()
         if not streams:
             return
-        with e.loop(I64(0), I64(block.pixels)) as pixel:
+        with e.loop(I64(0), block.pixels) as pixel:
             env = dict(zip(self.epilogue.index, self._place(e, block, pixel, 0), strict=True))
             for memory, terms in streams:
                 offset: ir.Value = I64(0)
@@ -79,7 +79,7 @@ class PixelWriter:
 
     def _write(self, e: FunctionEmitter, block: PixelBlock, sums: ir.Value, features: int) -> None:
         index, lanes = self.epilogue.index, self.lanes
-        with e.loop(I64(0), I64(block.pixels)) as pixel:
+        with e.loop(I64(0), block.pixels) as pixel:
             line = e.element_pointer(sums, self.dtype, e.integer_mul(pixel, I64(self.width)))
             for first in range(0, features, lanes):
                 count = min(lanes, features - first)

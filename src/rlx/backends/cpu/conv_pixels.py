@@ -220,7 +220,7 @@ class PixelKernel:
                 feature = e.integer_mul(panel, I64(self.width))
                 for y, x, rows, columns in self._rectangles(e, count):
                     pixel = e.integer_add(e.integer_mul(e.integer_add(first, y), I64(self.plane.out[1])), x)
-                    sums = PixelBlock(image, pixel, rows * columns, feature)
+                    sums = PixelBlock(image, pixel, I64(rows * columns), feature)
                     writer.prefetch(e, sums)
                     self._rectangle(e, at, weights, y, x, rows, columns)
                     writer.write(e, sums, e.scratch)

@@ -195,6 +195,7 @@ class CpuExecutable:
             **self._manifest["report"],
             "target": self._manifest["target"],
             "precision": self._manifest["precision"],
+            "convolution": self._manifest["convolution"],
             "memory": {
                 "arena_bytes": facts["arena_bytes"],
                 "lower_bound": facts["lower_bound"],

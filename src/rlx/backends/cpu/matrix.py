@@ -23,13 +23,18 @@ from rlx.codegen.lower.templates import (
     MatmulSpec,
 )
 from rlx.codegen.target import Target
+from rlx.options import Convolution
 
 
 class CpuTemplates:
-    """The matrix, convolution and attention templates for `target`; pure, so any thread may use it."""
+    """The matrix, convolution and attention templates for `target`; pure, so any thread may use it.
 
-    def __init__(self, target: Target) -> None:
+    convolution: what `Options.convolution` allows.
+    """
+
+    def __init__(self, target: Target, convolution: Convolution = "direct") -> None:
         self.target = target
+        self.convolution: Convolution = convolution
 
     def matmul(self, spec: MatmulSpec, epilogue: Epilogue) -> MatmulKernels | None:
         return matmul_kernels(self.target, spec, epilogue)
@@ -38,7 +43,7 @@ class CpuTemplates:
         return joined_kernels(self.target, specs, epilogues)
 
     def conv(self, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels | None:
-        return conv_kernels(self.target, spec, epilogue)
+        return conv_kernels(self.target, spec, epilogue, self.convolution)
 
     def attention(self, spec: AttentionSpec, epilogue: Epilogue) -> TemplateKernel | None:
         return attention_kernel(self.target, spec, epilogue)

@@ -1,0 +1,303 @@
+"""Convolutions of 3 x 3 by Winograd's minimal filtering, channels last: tiles of pixels through products of matrices.
+
+    for each block of tiles, block of features                       (the grid)
+        transform the tiles' inputs: (m + 2)^2 matrices, tiles by channels
+        for each panel of features in the block
+            for each position: sums = inputs times transformed weights   (gemm_tile)
+            for each tile: transform the sums into m x m pixels and run the epilogue over them
+
+Weights are transformed once, in setup, in f64, and rounded once. Transformed inputs stay in the second-level cache
+while all panels of a block meet them. Tiles beyond the last are computed from whatever lies there, and thrown away. The
+order of sums depends on nothing but the convolution and the filtering, so any split of the grid gives the same bits.
+
+Outside the image pixels are zeros, as they are for the direct sum; but within a tile every output sees every input,
+with weights that cancel: an infinity or a NaN in the image, or sums that overflow in between, make all outputs of the
+tiles that see them NaN. See docs/backends.md for errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from rlx.backends.cpu.conv_band import Plane
+from rlx.backends.cpu.conv_epilogue import PixelBlock, PixelWriter
+from rlx.backends.cpu.gemm_operand import when
+from rlx.backends.cpu.gemm_tile import TileCode, tile_function
+from rlx.backends.cpu.gemm_view import split_index
+from rlx.backends.cpu.winograd_plan import WinogradPlan
+from rlx.backends.cpu.winograd_transform import FILTERINGS, Filtering, both_ways
+from rlx.codegen.kernel import Cost, Memory, TemplateKernel
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import F64, I1, I8, I64, constant, register_type, undefined, vector
+from rlx.codegen.lower.templates import ConvSpec, Epilogue
+from rlx.codegen.target import Target
+from rlx.ir.dtypes import DType
+
+_LINE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class WinogradKernel:
+    """The kernel for a spec that `plan_winograd` accepts; its second argument is the packed weights."""
+
+    target: Target
+    spec: ConvSpec
+    epilogue: Epilogue
+    plane: Plane
+    plan: WinogradPlan
+
+    @property
+    def dtype(self) -> DType:
+        return self.spec.acc_dtype
+
+    @property
+    def lanes(self) -> int:
+        return self.target.lanes(self.dtype.bits)
+
+    @property
+    def filtering(self) -> Filtering:
+        return FILTERINGS[self.plan.outputs]
+
+    @property
+    def width(self) -> int:
+        """Features of a panel."""
+        return self.plan.vectors * self.lanes
+
+    @property
+    def panels(self) -> int:
+        return -(-self.spec.features // self.width)
+
+    @property
+    def _across(self) -> tuple[int, int, int]:
+        """Tiles: images, down, along."""
+        down, along = (-(-n // self.plan.outputs) for n in self.plane.out)
+        return self.spec.batch, down, along
+
+    @property
+    def _tiles(self) -> int:
+        images, down, along = self._across
+        return images * down * along
+
+    @property
+    def _items(self) -> tuple[int, int]:
+        return -(-self._tiles // self.plan.tiles), -(-self.panels // self.plan.panels)
+
+    @property
+    def grid(self) -> int:
+        blocks, parts = self._items
+        return blocks * parts
+
+    # -- scratch memory: a vector of zeros, a tile's pixels, sums by position, inputs by position ------------------
+
+    @property
+    def _input_row(self) -> int:
+        """Elements from tile to tile of the transformed inputs of one position."""
+        return _spread(self.plane.channels, self.dtype)
+
+    @property
+    def _input_position(self) -> int:
+        return self.plan.tiles * self._input_row
+
+    @property
+    def _sums_position(self) -> int:
+        return _spread(self.plan.tiles * self.width, self.dtype)
+
+    @property
+    def _pixels_at(self) -> int:
+        return max(self.lanes, _LINE // self.dtype.itemsize)
+
+    @property
+    def _sums_at(self) -> int:
+        return self._pixels_at + _spread(self.plan.outputs**2 * self.width, self.dtype)
+
+    @property
+    def _inputs_at(self) -> int:
+        return self._sums_at + self.filtering.positions * self._sums_position
+
+    @property
+    def scratch_bytes(self) -> int:
+        return (self._inputs_at + self.filtering.positions * self._input_position) * self.dtype.itemsize
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _slab(self) -> int:
+        """Elements of the weights of one panel and position."""
+        return self.plane.channels * self.width
+
+    @property
+    def packed_bytes(self) -> int:
+        return self.panels * self.filtering.positions * self._slab * self.dtype.itemsize
+
+    def pack(self) -> TemplateKernel:
+        """The setup kernel: one grid index a panel and channel."""
+        spec = self.spec
+        return TemplateKernel(
+            label="pack_winograd",
+            args=(spec.w, Memory("packed", self.dtype, (1,), writable=True)),
+            grid=self.panels * self.plane.channels,
+            identity=f"pack_winograd {self.target.name} {self.dtype} {spec.features}x{self.plane.channels} "
+            f"{spec.w.strides} {self.width} {self.plan.outputs}",
+            emit=self._emit_pack,
+            cost=Cost(bytes=2.0 * self.packed_bytes),
+        )
+
+    def _emit_pack(self, e: FunctionEmitter) -> None:
+        spec, dtype, lanes = self.spec, self.dtype, self.lanes
+        strides = [s for s in spec.w.strides if isinstance(s, int)]
+        with e.loop(e.begin, e.end) as index:
+            panel, channel = split_index(e, index, (self.panels, self.plane.channels))
+            source = e.element_pointer(e.args[spec.w.name], dtype, e.integer_mul(channel, I64(strides[1])))
+            start = e.integer_mul(panel, I64(self.filtering.positions * self._slab))
+            start = e.integer_add(start, e.integer_mul(channel, I64(self.width)))
+            with e.loop(I64(0), I64(self.width), lanes) as at:
+                feature = e.integer_add(e.integer_mul(panel, I64(self.width)), at)
+                taps: list[ir.Value] = [undefined(vector(register_type(dtype), lanes))] * 9
+                for lane in range(lanes):
+                    one = e.intrinsic("smin", e.integer_add(feature, I64(lane)), I64(spec.features - 1))
+                    offset = e.integer_mul(one, I64(strides[0]))
+                    for tap in range(9):
+                        move = I64(tap // 3 * strides[2] + tap % 3 * strides[3])
+                        value = e.load_one(e.element_pointer(source, dtype, e.integer_add(offset, move)), dtype)
+                        taps[tap] = e.builder.insert_element(taps[tap], value, I64(lane))
+                wide = [e.builder.fpext(tap, vector(F64, lanes)) for tap in taps]
+                square = both_ways(e, self.filtering.kernel, [wide[0:3], wide[3:6], wide[6:9]])
+                for position, value in enumerate(v for row in square for v in row):
+                    to = e.integer_add(e.integer_add(start, at), I64(position * self._slab))
+                    rounded = e.builder.fptrunc(value, taps[0].type)
+                    e.store_lanes(e.element_pointer(e.args["packed"], dtype, to), dtype, rounded, lanes)
+
+    # -- the convolution -------------------------------------------------------------------------------------------
+
+    def emit(self, e: FunctionEmitter, packed: str) -> None:
+        """The kernel's body; `packed` names the weights."""
+        b, plan, dtype = e.builder, self.plan, self.dtype
+        writer = PixelWriter(self.epilogue, self.spec.out, dtype, self.lanes, self.width, self.spec.features)
+        e.store_lanes(e.scratch, dtype, constant(vector(register_type(dtype), self.lanes), 0), self.lanes)
+        sums, inputs = (e.element_pointer(e.scratch, dtype, I64(at)) for at in (self._sums_at, self._inputs_at))
+        with e.loop(e.begin, e.end) as index:
+            block, part = split_index(e, index, self._items)
+            first = e.integer_mul(block, I64(plan.tiles))
+            count = e.intrinsic("smin", b.sub(I64(self._tiles), first), I64(plan.tiles))
+            fresh = b.or_(b.icmp_signed("==", index, e.begin), b.icmp_signed("==", part, I64(0)))
+            with when(e, fresh), e.loop(I64(0), count) as tile:
+                into = e.element_pointer(inputs, dtype, e.integer_mul(tile, I64(self._input_row)))
+                self._transform_input(e, e.integer_add(first, tile), into)
+            start = e.integer_mul(part, I64(plan.panels))
+            stop = e.intrinsic("smin", e.integer_add(start, I64(plan.panels)), I64(self.panels))
+            with e.loop(start, stop) as panel:
+                offset = e.integer_mul(panel, I64(self.filtering.positions * self._slab))
+                self._multiply(e, inputs, e.element_pointer(e.args[packed], dtype, offset), sums)
+                feature = e.integer_mul(panel, I64(self.width))
+                with e.loop(I64(0), count) as tile:
+                    source = e.element_pointer(sums, dtype, e.integer_mul(tile, I64(self.width)))
+                    self._finish(e, writer, e.integer_add(first, tile), source, feature)
+
+    def _place(self, e: FunctionEmitter, tile: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Image and first output pixel (y, x) of a tile."""
+        image, down, along = split_index(e, tile, self._across)
+        y, x = (e.integer_mul(at, I64(self.plan.outputs)) for at in (down, along))
+        return image, y, x
+
+    def _transform_input(self, e: FunctionEmitter, tile: ir.Value, into: ir.Value) -> None:
+        b, plane, dtype, size = e.builder, self.plane, self.dtype, self.filtering.size
+        strides = plane.strides
+        image, *first = self._place(e, tile)
+        first = [e.integer_add(at, I64(-low)) for at, low in zip(first, plane.low, strict=True)]
+        places = [[e.integer_add(at, I64(i)) for i in range(size)] for at in first]
+        fits = [[b.icmp_unsigned("<", at, I64(plane.size[axis])) for at in places[axis]] for axis in range(2)]
+        offset = e.integer_mul(image, I64(strides[0]))
+        for at, stride in zip(first, strides[1:3], strict=True):
+            offset = e.integer_add(offset, e.integer_mul(at, I64(stride)))
+        corner = e.element_pointer(e.args[plane.name], dtype, offset)
+
+        def channels(inside: bool) -> None:
+            with e.loop(I64(0), I64(plane.channels), self.lanes) as channel:
+                square = []
+                for y in range(size):
+                    row = []
+                    for x in range(size):
+                        move = e.integer_add(channel, I64(y * strides[1] + x * strides[2]))
+                        pointer = e.element_pointer(corner, dtype, move)
+                        if not inside:
+                            pointer = b.select(b.and_(fits[0][y], fits[1][x]), pointer, e.scratch)
+                        row.append(e.load_lanes(pointer, dtype, self.lanes))
+                    square.append(row)
+                result = both_ways(e, self.filtering.input, square)
+                for position, value in enumerate(v for row in result for v in row):
+                    to = e.integer_add(channel, I64(position * self._input_position))
+                    e.store_lanes(e.element_pointer(into, dtype, to), dtype, value, self.lanes)
+
+        whole: ir.Value = I1(1)
+        for axis in range(2):
+            for fit in fits[axis]:
+                whole = b.and_(whole, fit)
+        with b.if_else(whole) as (then, otherwise):
+            with then:
+                channels(True)
+            with otherwise:
+                channels(False)
+
+    def _multiply(self, e: FunctionEmitter, inputs: ir.Value, weights: ir.Value, sums: ir.Value) -> None:
+        """Sums of all positions, each tiles by features of the panel."""
+        plan, dtype, depth, size = self.plan, self.dtype, self.plane.channels, self.dtype.itemsize
+        calls = -(-plan.tiles // plan.rows)
+        near = -(-self.width * size // calls) if self.packed_bytes > self.target.l2 // 4 else 0
+        with e.loop(I64(0), I64(self.filtering.positions)) as position:
+            a_at = e.element_pointer(inputs, dtype, e.integer_mul(position, I64(self._input_position)))
+            b_at = e.element_pointer(weights, dtype, e.integer_mul(position, I64(self._slab)))
+            c_at = e.element_pointer(sums, dtype, e.integer_mul(position, I64(self._sums_position)))
+            for call in range(calls):
+                row = call * plan.rows
+                height = min(plan.rows, plan.tiles - row)
+                distance = self._input_row if height > 1 else 0
+                code = TileCode(dtype, height, plan.vectors, distance, 1, self.width, near=near)
+                operands = [
+                    e.element_pointer(a_at, dtype, I64(row * self._input_row)),
+                    b_at,
+                    I64(depth),
+                    e.element_pointer(c_at, dtype, I64(row * self.width)),
+                ]
+                if near:
+                    # The next position's weights lie behind these; each call brings its share of them.
+                    share = self._slab * size + call * near * depth
+                    operands.append(e.builder.gep(b_at, [I64(share)], source_etype=I8))
+                e.builder.call(tile_function(e.module, self.target, code), operands)
+
+    def _finish(
+        self, e: FunctionEmitter, writer: PixelWriter, tile: ir.Value, source: ir.Value, feature: ir.Value
+    ) -> None:
+        b, plane, dtype, outputs = e.builder, self.plane, self.dtype, self.plan.outputs
+        image, y, x = self._place(e, tile)
+        down, along = (
+            e.intrinsic("smin", b.sub(I64(n), at), I64(outputs)) for n, at in zip(plane.out, (y, x), strict=True)
+        )
+        pixels = e.element_pointer(e.scratch, dtype, I64(self._pixels_at))
+
+        def row_of(row: ir.Value) -> PixelBlock:
+            first = e.integer_add(e.integer_mul(e.integer_add(y, row), I64(plane.out[1])), x)
+            return PixelBlock(image, first, along, feature)
+
+        with e.loop(I64(0), down) as row:
+            writer.prefetch(e, row_of(row))
+        size = self.filtering.size
+        with e.loop(I64(0), I64(self.width), self.lanes) as at:
+            square = []
+            for i in range(size):
+                places = [I64((i * size + j) * self._sums_position) for j in range(size)]
+                pointers = [e.element_pointer(source, dtype, e.integer_add(at, place)) for place in places]
+                square.append([e.load_lanes(pointer, dtype, self.lanes) for pointer in pointers])
+            for pixel, value in enumerate(v for row in both_ways(e, self.filtering.output, square) for v in row):
+                to = e.integer_add(at, I64(pixel * self.width))
+                e.store_lanes(e.element_pointer(pixels, dtype, to), dtype, value, self.lanes)
+        with e.loop(I64(0), down) as row:
+            line = e.element_pointer(pixels, dtype, e.integer_mul(row, I64(outputs * self.width)))
+            writer.write(e, row_of(row), line)
+
+
+def _spread(elements: int, dtype: DType) -> int:
+    """At least `elements`, an odd number of cache lines: neighbours fall into different sets of the cache."""
+    line = _LINE // dtype.itemsize
+    return (-(-elements // line) | 1) * line
