@@ -56,6 +56,7 @@ class Memory:
     strides: elements a step of each index, ints or run-time i64 expressions; offset: elements, likewise.
     writable: False promises that no statement stores through it. Distinct arguments never overlap, unless `aliases`
     names the argument whose memory this one updates in place (equal addresses, element for element).
+    streamed: too large for what is written to still be in a cache when it is read; a hint.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Memory:
     offset: int | Expr = 0
     writable: bool = False
     aliases: str | None = None
+    streamed: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -91,7 +91,8 @@ class _Printer:
     def _memory_type(self, memory: Memory) -> str:
         aliases = f" aliases {self._memories[memory.aliases]}" if memory.aliases else ""
         writable = " writable" if memory.writable else ""
-        return f"{self._memory(memory)}: {memory.dtype}{self._view(memory)}{writable}{aliases}"
+        streamed = " streamed" if memory.streamed else ""
+        return f"{self._memory(memory)}: {memory.dtype}{self._view(memory)}{writable}{streamed}{aliases}"
 
     def _view(self, memory: Memory) -> str:
         strides = ", ".join(self._size(s) for s in memory.strides)

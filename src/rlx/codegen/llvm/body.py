@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rlx.codegen.kernel import Accumulate, Apply, Assign, Declare, Expr, Let, Load, Loop, Stmt, Store, Var
+from rlx.codegen.kernel import Accumulate, Apply, Assign, Declare, Expr, If, Let, Load, Loop, Stmt, Store, Var, While
 from rlx.codegen.llvm.types import component, is_small_float
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType, bool_, f32, i64
@@ -45,11 +45,13 @@ def accumulations(body: Sequence[Stmt]) -> list[Accumulation]:
 
 
 def statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
-    """Every statement, those of inner loops included."""
+    """Every statement, those of inner loops and branches included."""
     for stmt in body:
         yield stmt
-        if isinstance(stmt, Loop):
+        if isinstance(stmt, Loop | While):
             yield from statements(stmt.body)
+        elif isinstance(stmt, If):
+            yield from statements((*stmt.then, *stmt.orelse))
 
 
 def memory_bits(body: Sequence[Stmt]) -> set[int]:
@@ -80,8 +82,8 @@ def interleaving(body: Sequence[Stmt], crossing: Sequence[Accumulation]) -> int:
     """
     if not crossing or any(isinstance(s, Loop) for s in body):
         return 1
-    work = sum(1 for e in _expressions(body) if isinstance(e, Apply) and e.dtype not in (i64, bool_))
-    elementary = any(isinstance(e, Apply) and e.op in _ELEMENTARY for e in _expressions(body))
+    work = sum(1 for e in expressions(body) if isinstance(e, Apply) and e.dtype not in (i64, bool_))
+    elementary = any(isinstance(e, Apply) and e.op in _ELEMENTARY for e in expressions(body))
     return 1 if elementary or work > 8 else 2 if work > 3 else 4
 
 
@@ -93,7 +95,7 @@ def _memories(body: Sequence[Stmt]) -> Iterator[DType]:
     for stmt in statements(body):
         if isinstance(stmt, Store):
             yield stmt.memory.dtype
-    for expr in _expressions(body):
+    for expr in expressions(body):
         if isinstance(expr, Load):
             yield expr.memory.dtype
 
@@ -102,7 +104,7 @@ def _computed(body: Sequence[Stmt]) -> Iterator[DType]:
     for stmt in statements(body):
         if isinstance(stmt, Accumulate | Declare | Assign):
             yield stmt.var.dtype
-    for expr in _expressions(body):
+    for expr in expressions(body):
         if isinstance(expr, Apply) and expr.dtype not in (i64, bool_):
             yield expr.dtype
             if expr.op == "convert":
@@ -111,7 +113,7 @@ def _computed(body: Sequence[Stmt]) -> Iterator[DType]:
             yield f32
 
 
-def _expressions(body: Sequence[Stmt]) -> Iterator[Expr]:
+def expressions(body: Sequence[Stmt]) -> Iterator[Expr]:
     """Every expression node of the body once, addresses included."""
     seen: set[int] = set()
     stack: list[Expr] = []

@@ -209,7 +209,8 @@ class ExpressionEmitter(MemoryEmitter):
             mask = active if mask is None else self.builder.and_(self.splat(mask, lanes), active)
         stride = self.stride_along(memory, index)
         if stride == 1:
-            self.store_lanes(self.address(memory, index), memory.dtype, value, lanes, mask)
+            streamed = mask is None and memory.name == self.frame.streamed
+            self.store_lanes(self.address(memory, index), memory.dtype, value, lanes, mask, streamed=streamed)
         elif stride is not None and stride != 0:
             self.store_strided(self.address(memory, index), memory.dtype, value, stride, lanes, mask)
         else:

@@ -71,6 +71,7 @@ class Frame:
     env: name -> value or cell. definitions: name -> the index expression that it stands for.
     lanes, along, active: how many iterations of loop variable `along` run at once, and which of them count (None: all).
     varying: names whose values differ between lanes. partial: variables that collect a reduction across lanes.
+    streamed: a memory that is stored to in whole, aligned vectors, past the caches.
     """
 
     env: dict[str, Value | Cell]
@@ -80,6 +81,7 @@ class Frame:
     active: ir.Value | None = None
     varying: frozenset[str] = frozenset()
     partial: frozenset[str] = frozenset()
+    streamed: str | None = None
     parent: Frame | None = None
     stable: dict[tuple[int, bool], tuple[Expr, Value]] = field(default_factory=dict)
     volatile: dict[tuple[int, bool], tuple[Expr, Value]] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class Frame:
             self.active,
             self.varying,
             self.partial,
+            self.streamed,
             self,
         )
 

@@ -65,8 +65,13 @@ class FunctionEmitter(ExpressionEmitter):
 
     def finish(self) -> None:
         """Return from the function; nothing may be emitted after."""
+        self.fence_streamed()
         self.builder.ret_void()
         ir.IRBuilder(self._entry).branch(self._inner.blocks[1])
+
+    def is_argument(self, memory: Memory) -> bool:
+        """Whether the memory is the caller's, not private."""
+        return memory.name in self.args
 
     # -- expressions for templates -------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ from rlx.codegen.llvm.body import (
 )
 from rlx.codegen.llvm.frame import Cell
 from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.streamed import iterations_before, streamed_store
 from rlx.codegen.llvm.types import I64, Value, constant, dtype_constant, real
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
@@ -154,33 +155,59 @@ def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -
     if type(extent) is ir.Constant:
         unroll = max(1, min(unroll, extent.constant // lanes))
     partials = [{a.var.name: f.cell(f.splat_value(_identity(a), lanes)) for a in crossing} for _ in range(unroll)]
-    full = _whole_part(f, extent, unroll * lanes)
+    masked = all(f.target.masks(bits) for bits in memory_bits(loop.body))
+    streamed = None if crossing else streamed_store(f, loop, lanes)
+    first: ir.Value = I64(0)
+    if streamed is not None:
+        first = iterations_before(f, loop, streamed, extent, lanes)
+        if masked:
+            _masked(f, loop, I64(0), first, lanes, {})
+        else:
+            _one_by_one(f, loop, I64(0), first)
+    full = _whole_part(f, first, extent, unroll * lanes)
     if not _is_zero(full):
-        with f.loop(I64(0), full, unroll * lanes) as index:
+        with f.loop(first, full, unroll * lanes) as index:
             for turn in range(unroll):
                 start = f.integer_add(index, I64(turn * lanes))
-                _lanes_body(f, loop, start, lanes, None, partials[turn])
-    masked = all(f.target.masks(bits) for bits in memory_bits(loop.body))
-    rest = full if masked else _whole_part(f, extent, lanes)
+                _lanes_body(f, loop, start, lanes, None, partials[turn], streamed)
+    rest = full if masked else _whole_part(f, first, extent, lanes)
     if not masked and unroll > 1 and not _equal(full, rest):
         with f.loop(full, rest, lanes) as index:
             _lanes_body(f, loop, index, lanes, None, partials[0])
     if masked and not _equal(rest, extent):
-        with f.loop(rest, extent, lanes) as index:
-            left = f.builder.sub(extent, index)
-            _lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials[0])
+        _masked(f, loop, rest, extent, lanes, partials[0])
     for accumulation in crossing:
         _combine_partials(f, accumulation, [p[accumulation.var.name] for p in partials])
     if not masked and not _equal(rest, extent):
-        with f.loop(rest, extent) as index:
-            f.frame.env[loop.var.name] = index
-            _body(f, loop.body)
+        _one_by_one(f, loop, rest, extent)
+
+
+def _masked(
+    f: FunctionEmitter, loop: Loop, start: ir.Value, stop: ir.Value, lanes: int, partials: dict[str, Cell]
+) -> None:
+    """Iterations from start to stop in vectors that count only as far as stop."""
+    with f.loop(start, stop, lanes) as index:
+        left = f.builder.sub(stop, index)
+        _lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials)
+
+
+def _one_by_one(f: FunctionEmitter, loop: Loop, start: ir.Value, stop: ir.Value) -> None:
+    with f.loop(start, stop) as index:
+        f.frame.env[loop.var.name] = index
+        _body(f, loop.body)
 
 
 def _lanes_body(
-    f: FunctionEmitter, loop: Loop, start: ir.Value, lanes: int, mask: ir.Value | None, partials: dict[str, Cell]
+    f: FunctionEmitter,
+    loop: Loop,
+    start: ir.Value,
+    lanes: int,
+    mask: ir.Value | None,
+    partials: dict[str, Cell],
+    streamed: Store | None = None,
 ) -> None:
     with f.lanes({loop.var: start}, lanes, loop.var, mask):
+        f.frame.streamed = None if streamed is None else streamed.memory.name
         f.frame.env.update(partials)
         f.frame.varying |= partials.keys()
         f.frame.partial = frozenset(partials)
@@ -217,11 +244,12 @@ def _identity(accumulation: Accumulation) -> Value:
     raise UnsupportedKernel(f"{accumulation.op!r} cannot accumulate", hint="add, mul, max, min, and, or, xor can")
 
 
-def _whole_part(f: FunctionEmitter, extent: ir.Value, step: int) -> ir.Value:
-    """The largest multiple of step (a power of two times a small number) that is not above extent."""
-    if type(extent) is ir.Constant:
-        return I64(max(0, extent.constant // step * step))
-    return f.builder.sub(extent, f.builder.srem(extent, constant(I64, step)))
+def _whole_part(f: FunctionEmitter, first: ir.Value, extent: ir.Value, step: int) -> ir.Value:
+    """The last stop not above extent that is a multiple of step (a power of two times a small number) from first."""
+    if type(extent) is ir.Constant and type(first) is ir.Constant:
+        return I64(first.constant + max(0, (extent.constant - first.constant) // step * step))
+    left = f.integer_add(extent, f.integer_mul(first, I64(-1)))
+    return f.builder.sub(extent, f.builder.srem(left, constant(I64, step)))
 
 
 def _is_zero(value: ir.Value) -> bool:

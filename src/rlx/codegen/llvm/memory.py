@@ -10,6 +10,7 @@ from llvmlite import ir
 from rlx.codegen.llvm.types import (
     I1,
     I8,
+    I32,
     I64,
     VOID,
     Complex,
@@ -34,7 +35,9 @@ def _wrapped(value: int) -> int:
 
 
 class MemoryEmitter(ValueEmitter):
-    """A `ValueEmitter` that reaches memory."""
+    """A `ValueEmitter` that reaches memory. needs_fence: whether it has stored past the caches."""
+
+    needs_fence = False
 
     # -- addresses -----------------------------------------------------------------------------------------------
 
@@ -224,9 +227,19 @@ class MemoryEmitter(ValueEmitter):
             self._store(self.to_memory(value, dtype), pointer, type_)
 
     def store_lanes(
-        self, pointer: ir.Value, dtype: DType, value: Value, lanes: int, mask: ir.Value | None = None
+        self,
+        pointer: ir.Value,
+        dtype: DType,
+        value: Value,
+        lanes: int,
+        mask: ir.Value | None = None,
+        *,
+        streamed: bool = False,
     ) -> None:
-        """Lanes to neighbours from `pointer` on, where the i1 lanes of mask (if any) are true."""
+        """Lanes to neighbours from `pointer` on, where the i1 lanes of mask (if any) are true.
+
+        streamed: without a mask, past the caches; `pointer` is aligned to the size of all the lanes.
+        """
         if lanes == 1:
             self.store_one(pointer, dtype, value, mask)
             return
@@ -241,7 +254,10 @@ class MemoryEmitter(ValueEmitter):
         else:
             raw = self.to_memory(value, dtype)
         if mask is None:
-            self._store(raw, pointer, type_)
+            if streamed:
+                self._store_past_caches(raw, pointer, lanes * self._size(type_))
+            else:
+                self._store(raw, pointer, type_)
             return
         if self.target.has("avx512f") and isinstance(type_, ir.IntType) and type_.width < 64:
             mask = self._opaque(mask)
@@ -312,6 +328,17 @@ class MemoryEmitter(ValueEmitter):
 
     def _store(self, value: ir.Value, pointer: ir.Value, element: ir.Type) -> None:
         self.builder.store(value, pointer, align=self._size(element))
+
+    def _store_past_caches(self, value: ir.Value, pointer: ir.Value, size: int) -> None:
+        """Must be followed by `fence_streamed` before others are told of it."""
+        store = self.builder.store(value, pointer, align=size)
+        store.set_metadata("nontemporal", self.module.add_metadata([I32(1)]))
+        self.needs_fence = True
+
+    def fence_streamed(self) -> None:
+        """Order streamed stores before all that follows, where the target does not by itself."""
+        if self.needs_fence and self.target.is_x86:
+            self.void_call("llvm.x86.sse.sfence", [])
 
     def _masked_load(
         self, pointer: ir.Value, wide: ir.Type, element: ir.Type, mask: ir.Value, fill: ir.Value

@@ -15,6 +15,9 @@ from rlx.codegen.program import Launch, Operand, VirtualBuffer
 from rlx.ir.dtypes import DType, i64
 from rlx.ir.location import UNKNOWN, Location
 
+#: Results from this size on go past the caches: about half of what a core can hope to find of the last one.
+STREAMED_BYTES = 16 << 20
+
 
 class KernelBuilder:
     """The arguments and expressions of one kernel under construction."""
@@ -55,7 +58,8 @@ class KernelBuilder:
         key = (view.buffer, view.dtype, base, rest, strides, writable)
         memory = self._views.get(key)
         if memory is None:
-            memory = Memory(self.name("a"), view.dtype, strides, rest, writable)
+            streamed = writable and view.buffer.nbytes >= STREAMED_BYTES
+            memory = Memory(self.name("a"), view.dtype, strides, rest, writable, streamed=streamed)
             self._views[key] = memory
             self.args.append(memory)
             self.operands.append(Operand(view.buffer, base * size))

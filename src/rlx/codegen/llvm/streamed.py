@@ -1,0 +1,57 @@
+"""Stores that go past the caches: where they pay, and the alignment that they need.
+
+Writing through the caches reads each line before it is written, and drives out what others would have found there. A
+result that is too large to stay (`Memory.streamed`) is better sent to memory in whole vectors, which the instructions
+want aligned to their own size. Callers' arrays are aligned to their elements only, so a loop first runs the few
+iterations before the next aligned address by themselves. It does so only where iterations are independent: no sum
+changes its order, and every element has the same bits wherever the array begins.
+
+Such stores are weakly ordered on x86: a function that has them ends with a fence, before anybody is told that it is
+done.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from rlx.codegen.kernel import Let, Load, Loop, LoopKernel, Store
+from rlx.codegen.llvm.body import expressions
+from rlx.codegen.llvm.function import FunctionEmitter
+from rlx.codegen.llvm.types import I64
+
+_LINE = 64
+
+
+def streamed_store(f: FunctionEmitter, loop: Loop, lanes: int) -> Store | None:
+    """The store whose address the vector loop is to be aligned to; None where it is better left alone.
+
+    A memory that the kernel reads as well is in the caches anyway.
+    """
+    if not isinstance(f.kernel, LoopKernel) or not all(isinstance(s, Let | Store) for s in loop.body):
+        return None
+    for stmt in loop.body:
+        if not isinstance(stmt, Store) or not stmt.memory.streamed or stmt.mask is not None:
+            continue
+        memory = stmt.memory
+        if memory.dtype.is_complex or lanes * memory.dtype.itemsize > _LINE or not f.is_argument(memory):
+            continue
+        if any(isinstance(e, Load) and e.memory.name == memory.name for e in expressions(f.kernel.body)):
+            continue
+        with f.lanes({loop.var: I64(0)}, lanes, loop.var, None):
+            if f.stride_along(memory, stmt.index) == 1:
+                return stmt
+    return None
+
+
+def iterations_before(f: FunctionEmitter, loop: Loop, store: Store, extent: ir.Value, lanes: int) -> ir.Value:
+    """How many iterations (i64, at most `extent`) come before the store's address is a multiple of a vector's size.
+
+    All of them where it never is, because the memory is not even aligned to its elements.
+    """
+    b, size = f.builder, store.memory.dtype.itemsize
+    with f.scope():
+        f.frame.env[loop.var.name] = I64(0)
+        address = b.ptrtoint(f.address(store.memory, store.index), I64)
+    missing = b.and_(b.neg(address), I64(lanes * size - 1))
+    whole = b.icmp_unsigned("==", b.and_(address, I64(size - 1)), I64(0))
+    return f.intrinsic("smin", b.select(whole, b.udiv(missing, I64(size)), extent), extent)
