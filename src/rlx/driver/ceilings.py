@@ -9,7 +9,8 @@ Source of the model: Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,17 @@ class Ceilings:
     flops: f32 floating-point operations a second (a fused multiply-add is two).
     read_bytes: bytes a second from the largest memory.
     levels: caches, the nearest first; empty where they were not measured.
+    copy_bytes: bytes a second, read and written together, of a copy within the largest memory; None if not measured.
+    products: operations a second of products whose factors are narrower than f32, by their dtype's name ("bf16", "i8");
+        a dtype that is not there has no faster product than f32's.
     """
 
     threads: int
     flops: float
     read_bytes: float
     levels: tuple[MemoryLevel, ...] = ()
+    copy_bytes: float | None = None
+    products: Mapping[str, float] = field(default_factory=dict)
 
     def rate(self, nbytes: float) -> float:
         """Bytes a second for data of this size: of the nearest level that holds it."""
@@ -42,6 +48,10 @@ class Ceilings:
                 return level.read_bytes
         return self.read_bytes
 
-    def least_seconds(self, flops: float, nbytes: float) -> float:
+    def arithmetic(self, dtype: str) -> float:
+        """Operations a second of products of factors of this dtype."""
+        return self.products.get(dtype, self.flops)
+
+    def least_seconds(self, flops: float, nbytes: float, dtype: str = "f32") -> float:
         """The least time that this work can take: its arithmetic or its bytes, whichever is longer."""
-        return max(flops / self.flops, nbytes / self.rate(nbytes))
+        return max(flops / self.arithmetic(dtype), nbytes / self.rate(nbytes))

@@ -2,9 +2,13 @@
 
 import threading
 
+import llvmlite.binding as llvm
 import pytest
 
 from rlx.backends.cpu.ceiling import measure_ceilings
+from rlx.backends.cpu.ceiling_loops import arithmetic, copy_loop, multiply_loop, read_loop
+from rlx.backends.cpu.host import supported_targets
+from rlx.codegen.target import PRESETS
 from rlx.driver import Ceilings, MemoryLevel
 
 
@@ -22,6 +26,9 @@ def test_measuring_gives_believable_rates_and_leaves_no_thread_behind(threads):
     # No processor of the last twenty years is slower, and none of this decade does 10 TFLOP/s a thread.
     assert 1e8 < ceilings.flops < 1e13 * threads
     assert 1e7 < ceilings.read_bytes < 1e12 * threads
+    assert ceilings.copy_bytes is not None
+    assert 1e7 < ceilings.copy_bytes < 1e12 * threads
+    assert all(rate > 1e8 for rate in ceilings.products.values())
     assert threading.active_count() == before
 
 
@@ -30,3 +37,18 @@ def test_data_is_read_at_the_rate_of_the_nearest_level_that_holds_it():
     ceilings = Ceilings(threads=1, flops=1e9, read_bytes=1e8, levels=levels)
     assert [ceilings.rate(n) for n in (0, 1000, 1001, 9000, 9001)] == [8e8, 8e8, 4e8, 4e8, 1e8]
     assert ceilings.least_seconds(0, 9001) == 9001 / 1e8
+
+
+def test_products_of_a_narrow_dtype_have_a_limit_of_their_own_where_one_was_measured():
+    ceilings = Ceilings(threads=1, flops=1e9, read_bytes=1e8, products={"bf16": 4e9})
+    assert [ceilings.least_seconds(8e9, 0, dtype) for dtype in ("f32", "bf16", "i8")] == [8.0, 2.0, 8.0]
+
+
+@pytest.mark.parametrize("target", [name for name in supported_targets() if name != "portable"])
+def test_every_loop_that_a_target_has_is_accepted_by_llvm(target):
+    preset = PRESETS[target]
+    for kind in arithmetic(preset):
+        text = multiply_loop(kind)
+        assert kind.call in text
+        llvm.parse_assembly(text).verify()
+    llvm.parse_assembly(read_loop(preset.lanes(32)) + copy_loop(preset.lanes(32))).verify()

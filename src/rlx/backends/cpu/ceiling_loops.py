@@ -1,0 +1,142 @@
+"""LLVM IR of the loops that measure a machine: arithmetic in registers, reading, copying. LLVM cannot shorten them.
+
+Each function works on one thread. Arithmetic keeps a dozen vector accumulators busy, enough to hide the latency of any
+processor we know; reading adds up what it loads; copying stores past the caches, as a result that nobody reads soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rlx.codegen.target import Target
+
+ACCUMULATORS = 12
+#: Bytes that one step of `copy` moves: lines of the cache, whole.
+COPY_STEP = 256
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """One multiply-add instruction: `sums` = `call` of factors read as `factors`, and how many operations it does.
+
+    needs: the target feature without which the instruction is missing; "" where there is always one.
+    """
+
+    name: str
+    needs: str
+    sums: str
+    factors: str
+    call: str
+    operations: int
+
+
+def arithmetic(target: Target) -> list[Arithmetic]:
+    """The multiply-adds of the target, f32's first: vectors of f32, pairs of bf16, fours of 8-bit integers."""
+    lanes = target.lanes(32)
+    own = f"<{lanes} x float>"
+    found = [Arithmetic("f32", "", own, own, f"@llvm.fma.v{lanes}f32", 2 * lanes)]
+    if target.has("avx512bf16"):
+        pairs = "<32 x bfloat>"
+        found.append(Arithmetic("bf16", "avx512bf16", own, pairs, "@llvm.x86.avx512bf16.dpbf16ps.512", 4 * lanes))
+    if target.has("avx512vnni"):
+        found.append(
+            Arithmetic("i8", "avx512vnni", "<16 x i32>", "<64 x i8>", "@llvm.x86.avx512.vpdpbusd.512", 8 * lanes)
+        )
+    return found
+
+
+def multiply_loop(kind: Arithmetic) -> str:
+    """`void NAME(i64 steps, ptr sink)`: ACCUMULATORS multiply-adds a step; sink is a vector, read and written."""
+    every, sums, factors = range(ACCUMULATORS), kind.sums, kind.factors
+    if kind.name == "f32":  # fma(a, b, sum): the sum comes last, in dot products first
+        signature, steps = f"{factors}, {factors}, {sums}", [f"{factors} %x, {factors} %x, {sums} %a{k}" for k in every]
+    else:
+        signature, steps = f"{sums}, {factors}, {factors}", [f"{sums} %a{k}, {factors} %x, {factors} %x" for k in every]
+    return f"""
+declare {sums} {kind.call}({signature})
+define void @{kind.name}(i64 %steps, ptr %sink) {{
+entry:
+  %first = load {sums}, ptr %sink, align 4
+  %x = load {factors}, ptr %sink, align 4
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+{_lines(f"  %a{k} = phi {sums} [ %first, %entry ], [ %b{k}, %loop ]" for k in every)}
+{_lines(f"  %b{k} = call {sums} {kind.call}({steps[k]})" for k in every)}
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %steps
+  br i1 %more, label %loop, label %exit
+exit:
+{_total(sums)}
+  ret void
+}}"""
+
+
+def read_loop(lanes: int) -> str:
+    """`void read(i64 turns, i64 steps, ptr source, ptr sink)`: the source, steps x ACCUMULATORS vectors, each turn."""
+    vector, every = f"<{lanes} x float>", range(ACCUMULATORS)
+    return f"""
+define void @read(i64 %turns, i64 %steps, ptr %source, ptr %sink) {{
+entry:
+  br label %turn
+turn:
+  %t = phi i64 [ 0, %entry ], [ %later, %again ]
+{_lines(f"  %c{k} = phi {vector} [ zeroinitializer, %entry ], [ %b{k}, %again ]" for k in every)}
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %turn ], [ %next, %loop ]
+{_lines(f"  %a{k} = phi {vector} [ %c{k}, %turn ], [ %b{k}, %loop ]" for k in every)}
+  %base = mul i64 %i, {ACCUMULATORS}
+{_lines(f"  %i{k} = add i64 %base, {k}" for k in every)}
+{_lines(f"  %p{k} = getelementptr {vector}, ptr %source, i64 %i{k}" for k in every)}
+{_lines(f"  %v{k} = load {vector}, ptr %p{k}, align 4" for k in every)}
+{_lines(f"  %b{k} = fadd {vector} %a{k}, %v{k}" for k in every)}
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %steps
+  br i1 %more, label %loop, label %again
+again:
+  %later = add i64 %t, 1
+  %on = icmp slt i64 %later, %turns
+  br i1 %on, label %turn, label %exit
+exit:
+{_total(vector)}
+  ret void
+}}"""
+
+
+def copy_loop(lanes: int) -> str:
+    """`void copy(i64 steps, ptr source, ptr target)`: COPY_STEP bytes a step, both pointers on lines of 64 bytes."""
+    vector, every = f"<{lanes} x float>", range(COPY_STEP // (4 * lanes))
+    return f"""
+define void @copy(i64 %steps, ptr %source, ptr %target) {{
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %base = mul i64 %i, {len(every)}
+{_lines(f"  %i{k} = add i64 %base, {k}" for k in every)}
+{_lines(f"  %p{k} = getelementptr {vector}, ptr %source, i64 %i{k}" for k in every)}
+{_lines(f"  %v{k} = load {vector}, ptr %p{k}, align {4 * lanes}" for k in every)}
+{_lines(f"  %q{k} = getelementptr {vector}, ptr %target, i64 %i{k}" for k in every)}
+{_lines(f"  store {vector} %v{k}, ptr %q{k}, align {4 * lanes}, !nontemporal !0" for k in every)}
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %steps
+  br i1 %more, label %loop, label %exit
+exit:
+  fence seq_cst
+  ret void
+}}
+!0 = !{{i32 1}}"""
+
+
+def _total(vector: str) -> str:
+    """The accumulators %b0.. added up and stored to %sink, so that none can be dropped."""
+    add = "add" if "i32" in vector else "fadd"
+    sums = [f"  %s1 = {add} {vector} %b0, %b1"]
+    sums += [f"  %s{k} = {add} {vector} %s{k - 1}, %b{k}" for k in range(2, ACCUMULATORS)]
+    return _lines([*sums, f"  store {vector} %s{ACCUMULATORS - 1}, ptr %sink, align 4"])
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(lines)
