@@ -86,7 +86,13 @@ def measure(workload: Workload, threads: int, *, rounds: int, seconds: float) ->
                     continue
                 samples.setdefault(system, []).append(float(np.median(found)))
                 answers[system] = np.load(answer)
-    best = Ceilings(threads, max(c.flops for c in ceilings), max(c.read_bytes for c in ceilings))
+    best = Ceilings(
+        threads,
+        flops=max(c.flops for c in ceilings),
+        read_bytes=max(c.read_bytes for c in ceilings),
+        copy_bytes=max(c.copy_bytes or 0.0 for c in ceilings),
+        products={name: max(c.products[name] for c in ceilings) for name in ceilings[0].products},
+    )
     in_order = {system: samples[system] for system in names if system in samples}
     return Cell(workload, threads, best, in_order, missing, _differences(workload, answers))
 

@@ -38,7 +38,8 @@ def write_report(cells: Sequence[Cell], startup: Startup | None, *, rounds: int)
         f"- {', '.join(_versions())}",
         f"- Load average at the end: {os.getloadavg()[0]:.1f}; alone, the measurements make at most the threads.",
         f"- Each time is the median over {rounds} processes of the median run in each; the spread is the least and the "
-        "greatest of these medians. Systems took turns. All compute in f32; answers were compared before timing.",
+        "greatest of these medians. Systems took turns. All compute in f32 where a title does not name another dtype; "
+        "answers were compared before timing.",
         "- *to RLX*: the system's time over RLX's; above 1 means that RLX is faster.",
         "- *of limit*: the least time that the arithmetic or the bytes need at the ceilings measured beside it, "
         "whichever is longer, as a share of the time taken.",
@@ -75,7 +76,8 @@ def _table(cell: Cell) -> list[str]:
     lines = [
         f"## {work.title}, {cell.threads} thread{plural}",
         "",
-        f"Ceilings: {cell.ceilings.flops / 1e9:.0f} GFLOP/s, {cell.ceilings.read_bytes / 1e9:.1f} GB/s. Work: "
+        f"Ceilings: {cell.ceilings.arithmetic(work.factors) / 1e9:.0f} GFLOP/s {work.factors}, "
+        f"{_byte_rate(cell) / 1e9:.1f} GB/s {'copied' if work.streams else 'read'}. Work: "
         f"{work.flops / 1e9:.3g} GFLOP, {work.nbytes / 1e6:.3g} MB; at the limit {_ms(_least(cell))} ms. Answers agree "
         f"within {max(cell.differences.values()):.1g}.",
         "",
@@ -93,7 +95,13 @@ def _table(cell: Cell) -> list[str]:
 
 
 def _least(cell: Cell) -> float:
-    return cell.ceilings.least_seconds(cell.workload.flops, cell.workload.nbytes)
+    work, ceilings = cell.workload, cell.ceilings
+    return max(work.flops / ceilings.arithmetic(work.factors), work.nbytes / _byte_rate(cell))
+
+
+def _byte_rate(cell: Cell) -> float:
+    ceilings = cell.ceilings
+    return ceilings.copy_bytes if cell.workload.streams and ceilings.copy_bytes else ceilings.read_bytes
 
 
 def _ms(seconds: float) -> str:

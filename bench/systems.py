@@ -51,8 +51,8 @@ def onnxruntime(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
     return lambda: session.run([output], given)[0]
 
 
-def openvino(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
-    """Held to f32: by default it takes bf16 where the CPU has it."""
+def openvino(save: Save, feeds: Feeds, output: str, threads: int, *, precision: str = "f32") -> Run:
+    """Told which precision: by default it takes bf16 where the CPU has it."""
     import openvino
 
     core = openvino.Core()
@@ -61,7 +61,7 @@ def openvino(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
         save(path)
         model = core.read_model(path)
     model.reshape({name: array.shape for name, array in feeds.items()})
-    hints = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    hints = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
     request = core.compile_model(model, "CPU", {**hints, "INFERENCE_NUM_THREADS": threads}).create_infer_request()
     given = dict(feeds)
     return lambda: request.infer(given, share_inputs=True, share_outputs=True)[output]

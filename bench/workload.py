@@ -29,6 +29,8 @@ class Workload:
     systems: RLX first. judge: the system that the others' answers are compared with.
     tolerance: greatest difference of any element, relative to the largest of the judge's answer.
     flops, nbytes: arithmetic that must be done, and bytes that must be moved between memory and caches, at least.
+    factors: dtype of the products' factors, whose ceiling counts. streams: half the bytes are written, and the ceiling
+        is a copy's; otherwise nearly all are read.
     note: what a reader must know about how a system was set up.
     calls: runs that are timed together, for work so short that a clock would disturb it; times are of one.
     """
@@ -40,6 +42,8 @@ class Workload:
     tolerance: float
     flops: float
     nbytes: float
+    factors: str = "f32"
+    streams: bool = False
     note: str = ""
     calls: int = 1
     threads: tuple[int, ...] = field(default=(1, 2))

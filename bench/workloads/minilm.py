@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import systems
@@ -48,11 +49,11 @@ def flops(batch: int, length: int) -> float:
     return float(batch * length * token)
 
 
-def rlx(batch: int, length: int, threads: int) -> Run:
+def rlx(batch: int, length: int, threads: int, *, precision: Any = "f32") -> Run:
     import rlx
 
     inputs = feeds(batch, length)
-    session = rlx.Session("cpu", rlx.Options(threads=threads))
+    session = rlx.Session("cpu", rlx.Options(threads=threads, precision=precision))
     program = session.compile(rlx.load(model_directory()), {"input_ids": (batch, length)})
     return lambda: program.run(inputs)["sentence_embedding"]
 
@@ -71,11 +72,11 @@ def onnxruntime_fused(batch: int, length: int, threads: int) -> Run:
     return systems.onnxruntime(partial(save, fused=True), feeds(batch, length), "sentence_embedding", threads)
 
 
-def openvino(batch: int, length: int, threads: int) -> Run:
-    return systems.openvino(save, feeds(batch, length), "sentence_embedding", threads)
+def openvino(batch: int, length: int, threads: int, *, precision: str = "f32") -> Run:
+    return systems.openvino(save, feeds(batch, length), "sentence_embedding", threads, precision=precision)
 
 
-def pytorch(batch: int, length: int, threads: int, *, compiled: bool = False) -> Run:
+def pytorch(batch: int, length: int, threads: int, *, compiled: bool = False, narrow: bool = False) -> Run:
     import torch
     from torch.nn import functional as F
 
@@ -124,8 +125,8 @@ def pytorch(batch: int, length: int, threads: int, *, compiled: bool = False) ->
     function: Callable[..., torch.Tensor] = inductor.compiled(network) if compiled else network
 
     def run() -> np.ndarray:
-        with torch.inference_mode():
-            return function(*inputs).numpy()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            return function(*inputs).float().numpy()
 
     return run
 
@@ -157,4 +158,23 @@ def _workload(batch: int, length: int) -> Workload:
     )
 
 
-WORKLOADS = [_workload(*size) for size in SIZES]
+def _bf16(batch: int, length: int) -> Workload:
+    return Workload(
+        name=f"minilm-bf16-{batch}x{length}",
+        title=f"MiniLM-L6 in bf16, batch {batch}, {length} tokens",
+        systems={
+            "RLX": partial(rlx, batch, length, precision="bf16"),
+            "OpenVINO": partial(openvino, batch, length, precision="bf16"),
+            "PyTorch, autocast": partial(pytorch, batch, length, narrow=True),
+            "PyTorch, f32": partial(pytorch, batch, length),
+        },
+        judge="PyTorch, f32",
+        tolerance=5e-2,
+        flops=flops(batch, length),
+        nbytes=WEIGHT_BYTES / 2,
+        factors="bf16",
+        note="Products take bf16 factors and sum in f32; answers are held to f32's, bf16 having 8 significant bits.",
+    )
+
+
+WORKLOADS = [*(_workload(*size) for size in SIZES), *(_bf16(*size) for size in SIZES)]
