@@ -14,7 +14,7 @@ import pytest
 
 from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.linker import LinkError, link
-from rlx.backends.cpu.pool import WorkerPool
+from rlx.backends.cpu.pool import TICKET_BYTES, TICKETS, WorkerPool
 
 # y[i] = expf(x[i]) + scratch-independent index; count[0] += end - begin through an atomic, to see every index once.
 KERNELS = """
@@ -141,7 +141,7 @@ def test_a_parked_worker_wakes_for_the_next_launch(image, pool):
         [[LAUNCH, image.function("exp_kernel"), 0, 64, 2, 1, 0, 16], [0] * 8],
         [x.ctypes.data, y.ctypes.data],
     )
-    sleeping = ctypes.c_int32.from_address(pool.address + 256)
+    sleeping = ctypes.c_int32.from_address(pool.address + TICKETS + TICKET_BYTES + 64)
     for _ in range(3):
         deadline = threading.Event()
         for _ in range(500):
@@ -199,7 +199,7 @@ def test_a_run_that_finds_the_pool_taken_works_alone_and_leaves_it_taken(image, 
     )
     owner = ctypes.c_int32.from_address(pool.address + 64)
     owner.value = 1
-    launches = ctypes.c_int32.from_address(pool.address + 132)
+    launches = ctypes.c_int64.from_address(pool.address + 80)
     before = launches.value
     machine.run()
     assert owner.value == 1 and launches.value == before and (y > 2.7).all()

@@ -5,8 +5,10 @@ a program with more than one thread first runs, never at import; a forked child 
 at a time (an atomic flag that the walker takes); a run that finds it taken does its work alone, with the same result.
 Workers run on until the process ends.
 
-Layout of the shared block, in bytes, a cache line each: 0 workers (i64), 8 stop (i32); 64 owner (i32); 128 ticket (i64:
-generation above, chunks left below); 192 done (i64); 256 sleepers (i32); 320 job (nine i64).
+Layout of the shared block, in bytes, a cache line each: 0 workers (i64), 8 stop (i32); 64 owner (i32), and the
+launcher's own: 72 chunks ever told of, 80 generation, 88 threads of the launch (i64); 128 done (i64). Then two lines a
+thread, the launcher's first, at 256: ticket (i64: generation above, chunks left below) and job (seven i64), then
+asleep (i32).
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ import threading
 from rlx.backends.cpu.image import Image
 from rlx.driver.fork import renew_in_child
 
-BLOCK_BYTES = 448
-STOP, GENERATION = 8, 132  # offsets
 MAX_WORKERS = 255
+STOP, TICKETS, TICKET_BYTES, GENERATION = 8, 256, 128, 4  # offsets, the last one in a ticket
+BLOCK_BYTES = TICKETS + TICKET_BYTES * (MAX_WORKERS + 1)
 
 
 class WorkerPool:
@@ -69,10 +71,10 @@ class WorkerPool:
         with self._lock:
             ctypes.c_int64.from_address(self.address).value = 0
             ctypes.c_int32.from_address(self.address + STOP).value = 1
-            generation = ctypes.c_uint32.from_address(self.address + GENERATION)
-            generation.value += 1
-            wake_all = (_FUTEX, ctypes.c_void_p(ctypes.addressof(generation)), 129, MAX_WORKERS)  # FUTEX_WAKE, private
-            ctypes.CDLL(None).syscall(*wake_all)
+            for worker in range(1, 1 + len(self._threads)):
+                generation = ctypes.c_uint32.from_address(self.address + TICKETS + TICKET_BYTES * worker + GENERATION)
+                generation.value += 1
+                ctypes.CDLL(None).syscall(_FUTEX, ctypes.byref(generation), 129, 1)  # FUTEX_WAKE, private
             for thread in self._threads:
                 if thread.ident is not None:  # None where an interrupt kept it from starting
                     thread.join()

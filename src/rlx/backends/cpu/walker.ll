@@ -5,35 +5,34 @@
 ; state tells how many bytes into an object its data pointer is, word 12 how many objects there are.
 ; rlx_worker(pool, w) serves worker w until the pool stops. Layouts are those of walker.py and pool.py.
 ;
-; A parallel launch cuts the grid into chunks, some for each thread. Who is awake claims the next one: a worker that the
-; system has put aside holds nobody up unless it is inside a chunk. The ticket is the launch's generation (upper half)
-; and the chunks left to claim (lower half) in one word, so that a claim can only succeed while that launch is under way:
-; the launcher does not return, and so does not describe another job, before every claimed chunk is done. A worker
-; spins briefly for a new generation, then parks on a futex.
+; A parallel launch gives each thread a share of the grid, always the same one, so that what a thread brought into its
+; caches it meets there again. A share is cut into chunks. Its thread claims them one by one, then those that are left
+; of other shares: a thread that the system has put aside holds nobody up unless it is inside a chunk. A ticket is the
+; launch's generation (upper half) and the chunks left to claim (lower half) in one word, so that a claim can only
+; succeed while that launch is under way: the launcher does not return, and so does not describe another job, before
+; every claimed chunk is done. A thread's ticket and its job are one cache line, all that a worker must fetch to begin.
+; A worker spins briefly for a new generation, then parks on a futex of its own.
 
 declare i64 @syscall(i64, ...)
 declare i32 @sched_yield()
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
-declare i64 @llvm.smin.i64(i64, i64)
+declare i64 @llvm.smax.i64(i64, i64)
 @PAUSE_DECLARATION@
 
-; Claim chunks of launch %generation until none is left, and run them on scratch number %index.
-define private void @rlx_work(ptr %pool, i64 %generation, i64 %index) nounwind noinline {
+; Claim chunks of the share of %whose in launch %generation until none is left, and run them on %scratch; their number.
+define private i64 @rlx_claim(ptr %whose, i64 %generation, ptr %scratch) nounwind {
 entry:
-  %ticket.p = getelementptr i8, ptr %pool, i64 128
-  %done.p = getelementptr i8, ptr %pool, i64 192
-  %fn.p = getelementptr i8, ptr %pool, i64 320
-  %args.p = getelementptr i8, ptr %pool, i64 328
-  %sizes.p = getelementptr i8, ptr %pool, i64 336
-  %scratch.p = getelementptr i8, ptr %pool, i64 344
-  %stride.p = getelementptr i8, ptr %pool, i64 352
-  %grid.p = getelementptr i8, ptr %pool, i64 360
-  %chunk.p = getelementptr i8, ptr %pool, i64 368
-  %chunks.p = getelementptr i8, ptr %pool, i64 376
+  %fn.p = getelementptr i8, ptr %whose, i64 8
+  %args.p = getelementptr i8, ptr %whose, i64 16
+  %sizes.p = getelementptr i8, ptr %whose, i64 24
+  %first.p = getelementptr i8, ptr %whose, i64 40
+  %past.p = getelementptr i8, ptr %whose, i64 48
+  %chunk.p = getelementptr i8, ptr %whose, i64 56
   br label %look
 
 look:
-  %ticket = load atomic i64, ptr %ticket.p acquire, align 8
+  %ran = phi i64 [ 0, %entry ], [ %ran, %claim ], [ %ran.next, %work ]
+  %ticket = load atomic i64, ptr %whose acquire, align 8
   %current = lshr i64 %ticket, 32
   %ours = icmp eq i64 %current, %generation
   %left = and i64 %ticket, 4294967295
@@ -43,7 +42,7 @@ look:
 
 claim:
   %fewer = sub i64 %ticket, 1
-  %swap = cmpxchg ptr %ticket.p, i64 %ticket, i64 %fewer acq_rel acquire
+  %swap = cmpxchg ptr %whose, i64 %ticket, i64 %fewer acq_rel acquire
   %claimed = extractvalue { i64, i1 } %swap, 1
   br i1 %claimed, label %work, label %look
 
@@ -51,42 +50,83 @@ work:
   %fn = load ptr, ptr %fn.p
   %args = load ptr, ptr %args.p
   %sizes = load ptr, ptr %sizes.p
-  %scratch.base = load ptr, ptr %scratch.p
-  %stride = load i64, ptr %stride.p
-  %grid = load i64, ptr %grid.p
+  %first = load i64, ptr %first.p
+  %past = load i64, ptr %past.p
   %chunk = load i64, ptr %chunk.p
-  %chunks = load i64, ptr %chunks.p
-  %scratch.offset = mul i64 %stride, %index
-  %scratch = getelementptr i8, ptr %scratch.base, i64 %scratch.offset
-  %number = sub i64 %chunks, %left
-  %begin = mul i64 %number, %chunk
-  %past = add i64 %begin, %chunk
-  %end = call i64 @llvm.smin.i64(i64 %past, i64 %grid)
+  %behind = mul i64 %left, %chunk
+  %whole = sub i64 %past, %behind
+  %begin = call i64 @llvm.smax.i64(i64 %whole, i64 %first)
+  %end = add i64 %whole, %chunk
   call void %fn(ptr %args, ptr %sizes, ptr %scratch, i64 %begin, i64 %end)
-  %before = atomicrmw add ptr %done.p, i64 1 release
+  %ran.next = add i64 %ran, 1
   br label %look
 
 leave:
-  ret void
+  ret i64 %ran
+}
+
+; Take part in launch %generation as thread %index: its own share, then what is left of the others'. Chunks that it ran
+; and has not yet told of are returned; where %tell, none.
+define private i64 @rlx_work(ptr %pool, i64 %generation, i64 %index, i1 %tell) nounwind noinline {
+entry:
+  %active.p = getelementptr i8, ptr %pool, i64 88
+  %done.p = getelementptr i8, ptr %pool, i64 128
+  %own.offset = mul i64 %index, 128
+  %own.at = add i64 %own.offset, 256
+  %own = getelementptr i8, ptr %pool, i64 %own.at
+  %scratch.p = getelementptr i8, ptr %own, i64 32
+  %scratch = load ptr, ptr %scratch.p
+  br label %share
+
+share:
+  %whose = phi i64 [ %index, %entry ], [ %next, %further ]
+  %tried = phi i64 [ 0, %entry ], [ %tried.next, %further ]
+  %ran = phi i64 [ 0, %entry ], [ %ran.kept, %further ]
+  %offset = mul i64 %whose, 128
+  %at = add i64 %offset, 256
+  %line = getelementptr i8, ptr %pool, i64 %at
+  %more = call i64 @rlx_claim(ptr %line, i64 %generation, ptr %scratch)
+  %ran.next = add i64 %ran, %more
+  %any = icmp ne i64 %more, 0
+  %telling = and i1 %any, %tell
+  br i1 %telling, label %say, label %further
+
+say:
+  %before = atomicrmw add ptr %done.p, i64 %more release
+  br label %further
+
+further:
+  %ran.kept = phi i64 [ %ran.next, %share ], [ 0, %say ]
+  %active = load atomic i64, ptr %active.p monotonic, align 8
+  %later = add i64 %whose, 1
+  %around = icmp sge i64 %later, %active
+  %next = select i1 %around, i64 0, i64 %later
+  %tried.next = add i64 %tried, 1
+  %all = icmp sge i64 %tried.next, %active
+  br i1 %all, label %leave, label %share
+
+leave:
+  ret i64 %ran.kept
 }
 
 define void @rlx_worker(ptr %pool, i64 %w) nounwind {
 entry:
   %stop.p = getelementptr i8, ptr %pool, i64 8
-  %ticket.p = getelementptr i8, ptr %pool, i64 128
-  %generation.p = getelementptr i8, ptr %pool, i64 132
-  %sleepers.p = getelementptr i8, ptr %pool, i64 256
-  %active.p = getelementptr i8, ptr %pool, i64 384
   %index = add i64 %w, 1
+  %offset = mul i64 %index, 128
+  %at = add i64 %offset, 256
+  %own = getelementptr i8, ptr %pool, i64 %at
+  %generation.p = getelementptr i8, ptr %own, i64 4
+  %asleep.p = getelementptr i8, ptr %own, i64 64
   br label %listen
 
 listen:
-  %seen = phi i64 [ 0, %entry ], [ %new, %arrive ], [ %new, %join ]
+  %seen = phi i64 [ 0, %entry ], [ %new, %join ]
   br label %spin
 
 spin:
   %spins = phi i64 [ 0, %listen ], [ %spins.next, %again ], [ 0, %woken ]
-  %ticket = load atomic i64, ptr %ticket.p acquire, align 8
+  %ticket = load atomic i64, ptr %own acquire, align 8
   %new = lshr i64 %ticket, 32
   %same = icmp eq i64 %new, %seen
   br i1 %same, label %wait, label %check
@@ -101,8 +141,9 @@ again:
   br label %spin
 
 park:
-  %more = atomicrmw add ptr %sleepers.p, i32 1 seq_cst
-  %last = load atomic i64, ptr %ticket.p seq_cst, align 8
+  store atomic i32 1, ptr %asleep.p monotonic, align 4
+  fence seq_cst
+  %last = load atomic i64, ptr %own acquire, align 8
   %last.generation = lshr i64 %last, 32
   %quiet = icmp eq i64 %last.generation, %seen
   br i1 %quiet, label %sleep, label %woken
@@ -113,80 +154,111 @@ sleep:
   br label %woken
 
 woken:
-  %less = atomicrmw sub ptr %sleepers.p, i32 1 seq_cst
+  store atomic i32 0, ptr %asleep.p monotonic, align 4
   br label %spin
 
 check:
   %stop = load atomic i32, ptr %stop.p acquire, align 4
   %stopped = icmp ne i32 %stop, 0
-  br i1 %stopped, label %leave, label %arrive
-
-arrive:
-  %active = load i64, ptr %active.p
-  %wanted = icmp slt i64 %index, %active
-  br i1 %wanted, label %join, label %listen
+  br i1 %stopped, label %leave, label %join
 
 join:
-  call void @rlx_work(ptr %pool, i64 %new, i64 %index)
+  %told = call i64 @rlx_work(ptr %pool, i64 %new, i64 %index, i1 true)
   br label %listen
 
 leave:
   ret void
 }
 
-; Run range(grid) in chunks on the caller and the first active-1 workers, and return when every chunk is done.
+; Run range(grid) in shares on the caller and the first active-1 workers, and return when every chunk is done.
 define private void @rlx_parallel(ptr %pool, ptr %fn, ptr %args, ptr %sizes, ptr %scratch, i64 %stride, i64 %grid, i64 %active, i64 %chunk) nounwind noinline {
 entry:
-  %ticket.p = getelementptr i8, ptr %pool, i64 128
-  %generation.p = getelementptr i8, ptr %pool, i64 132
-  %done.p = getelementptr i8, ptr %pool, i64 192
-  %sleepers.p = getelementptr i8, ptr %pool, i64 256
-  %fn.p = getelementptr i8, ptr %pool, i64 320
-  %args.p = getelementptr i8, ptr %pool, i64 328
-  %sizes.p = getelementptr i8, ptr %pool, i64 336
-  %scratch.p = getelementptr i8, ptr %pool, i64 344
-  %stride.p = getelementptr i8, ptr %pool, i64 352
-  %grid.p = getelementptr i8, ptr %pool, i64 360
-  %chunk.p = getelementptr i8, ptr %pool, i64 368
-  %chunks.p = getelementptr i8, ptr %pool, i64 376
-  %active.p = getelementptr i8, ptr %pool, i64 384
-  %padded = add i64 %grid, %chunk
-  %padded.less = sub i64 %padded, 1
-  %chunks = udiv i64 %padded.less, %chunk
-  store ptr %fn, ptr %fn.p
-  store ptr %args, ptr %args.p
-  store ptr %sizes, ptr %sizes.p
-  store ptr %scratch, ptr %scratch.p
-  store i64 %stride, ptr %stride.p
-  store i64 %grid, ptr %grid.p
-  store i64 %chunk, ptr %chunk.p
-  store i64 %chunks, ptr %chunks.p
-  store i64 %active, ptr %active.p
-  store atomic i64 0, ptr %done.p monotonic, align 8
-  %ticket = load atomic i64, ptr %ticket.p monotonic, align 8
-  %generation = lshr i64 %ticket, 32
-  %generation.one = add i64 %generation, 1
-  %generation.next = and i64 %generation.one, 4294967295
-  %generation.high = shl i64 %generation.next, 32
-  %ticket.next = or i64 %generation.high, %chunks
-  store atomic i64 %ticket.next, ptr %ticket.p seq_cst, align 8
-  %sleepers = load atomic i32, ptr %sleepers.p seq_cst, align 4
-  %asleep = icmp ne i32 %sleepers, 0
-  br i1 %asleep, label %wake, label %work
+  %told.p = getelementptr i8, ptr %pool, i64 72
+  %generation.p = getelementptr i8, ptr %pool, i64 80
+  %active.p = getelementptr i8, ptr %pool, i64 88
+  %done.p = getelementptr i8, ptr %pool, i64 128
+  %mine = getelementptr i8, ptr %pool, i64 256
+  store atomic i64 %active, ptr %active.p monotonic, align 8
+  %generation.last = load i64, ptr %generation.p
+  %generation.one = add i64 %generation.last, 1
+  %generation = and i64 %generation.one, 4294967295
+  store i64 %generation, ptr %generation.p
+  %generation.high = shl i64 %generation, 32
+  %rounding = sub i64 %chunk, 1
+  br label %describe
+
+describe:
+  %w = phi i64 [ %active, %entry ], [ %index, %describe ]
+  %past = phi i64 [ %grid, %entry ], [ %first, %describe ]
+  %sum = phi i64 [ 0, %entry ], [ %chunks, %describe ]
+  %index = sub i64 %w, 1
+  %offset = mul i64 %index, 128
+  %line = getelementptr i8, ptr %mine, i64 %offset
+  %product = mul i64 %grid, %index
+  %first = udiv i64 %product, %active
+  %length = sub i64 %past, %first
+  %padded = add i64 %length, %rounding
+  %cut = udiv i64 %padded, %chunk
+  %chunks = add i64 %sum, %cut
+  %scratch.offset = mul i64 %stride, %index
+  %scratch.own = getelementptr i8, ptr %scratch, i64 %scratch.offset
+  %line.fn = getelementptr i8, ptr %line, i64 8
+  %line.args = getelementptr i8, ptr %line, i64 16
+  %line.sizes = getelementptr i8, ptr %line, i64 24
+  %line.scratch = getelementptr i8, ptr %line, i64 32
+  %line.first = getelementptr i8, ptr %line, i64 40
+  %line.past = getelementptr i8, ptr %line, i64 48
+  %line.chunk = getelementptr i8, ptr %line, i64 56
+  store ptr %fn, ptr %line.fn
+  store ptr %args, ptr %line.args
+  store ptr %sizes, ptr %line.sizes
+  store ptr %scratch.own, ptr %line.scratch
+  store i64 %first, ptr %line.first
+  store i64 %past, ptr %line.past
+  store i64 %chunk, ptr %line.chunk
+  %ticket = or i64 %generation.high, %cut
+  store atomic i64 %ticket, ptr %line release, align 8
+  %described = icmp eq i64 %index, 0
+  br i1 %described, label %published, label %describe
+
+published:
+  fence seq_cst
+  br label %look
+
+look:
+  %v = phi i64 [ 1, %published ], [ %v.next, %looked ]
+  %all.awake = icmp sge i64 %v, %active
+  br i1 %all.awake, label %work, label %ask
+
+ask:
+  %v.offset = mul i64 %v, 128
+  %v.line = getelementptr i8, ptr %mine, i64 %v.offset
+  %asleep.p = getelementptr i8, ptr %v.line, i64 64
+  %asleep = load atomic i32, ptr %asleep.p monotonic, align 4
+  %sleeping = icmp ne i32 %asleep, 0
+  br i1 %sleeping, label %wake, label %looked
 
 wake:
-  %helpers = sub i64 %active, 1
-  %woke = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %generation.p, i64 129, i64 %helpers)
-  br label %work
+  %v.generation.p = getelementptr i8, ptr %v.line, i64 4
+  %woke = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %v.generation.p, i64 129, i64 1)
+  br label %looked
+
+looked:
+  %v.next = add i64 %v, 1
+  br label %look
 
 work:
-  call void @rlx_work(ptr %pool, i64 %generation.next, i64 0)
+  %ran = call i64 @rlx_work(ptr %pool, i64 %generation, i64 0, i1 false)
+  %told.last = load i64, ptr %told.p
+  %others = sub i64 %chunks, %ran
+  %told = add i64 %told.last, %others
+  store i64 %told, ptr %told.p
   br label %join
 
 join:
   %spins = phi i64 [ 0, %work ], [ %spins.next, %joining ], [ %spins.next, %yield ]
   %done = load atomic i64, ptr %done.p acquire, align 8
-  %all = icmp eq i64 %done, %chunks
+  %all = icmp eq i64 %done, %told
   br i1 %all, label %leave, label %busy
 
 busy:

@@ -4,7 +4,7 @@ The native walker (walker.ll) executes records of eight i64 words: opcode, funct
 limit, cost, target, chunk.
 
     1 launch   function index (its address once loaded); operand addresses stand in consecutive slots; grid; at most
-               `thread limit` threads share it, `chunk` grid indices at a time
+               `thread limit` threads have equal shares of it, which they work through `chunk` grid indices at a time
     2 copy     slots: destination, source; bytes in the grid word
     3 branch   slot: address of a bool byte; where it is 0, go to `target`
     4 jump     go to `target`
@@ -40,8 +40,7 @@ ARENA, PERSISTENT, FIRST_ARGUMENT = 0, 1, 2
 SLICE_NS = 50_000_000
 #: A thread is worth starting on a launch for this many nanoseconds of its own work.
 GRAIN_NS = 2_500
-#: Chunks that a launch is cut into, a thread: more share the work better when threads are put aside, fewer keep data in
-#: their caches.
+#: Chunks that a thread's share is cut into: others take those that are left when the thread was put aside.
 CHUNKS = 4
 
 # Words of the walker's state.
