@@ -6,6 +6,8 @@
 Prefill: ids, i64 [1, 128] -> logits, f32 [1, 128, 50257], of every token.
 Decoding: ids, i64 [1, 1]; position, i64 [1, 1]; past_key.L and past_value.L, f32 [1, 12, 255, 64] a layer -> logits,
 f32 [1, 1, 50257]; present_key.L and present_value.L, f32 [1, 12, 256, 64].
+Decoding in place: caches come and go with room for 256 tokens; the new one's row is written at `position`, and no key
+behind it is seen.
 """
 
 from __future__ import annotations
@@ -63,11 +65,18 @@ def decode_feeds(seed: int = 1) -> dict[str, np.ndarray]:
     return feeds
 
 
+def in_place_feeds(seed: int = 1) -> dict[str, np.ndarray]:
+    """As `decode_feeds`, each cache with room for the new token's row."""
+    room = ((0, 0), (0, 0), (0, 1), (0, 0))
+    return {name: np.pad(a, room) if a.ndim == 4 else a for name, a in decode_feeds(seed).items()}
+
+
 @dataclass
 class _Writer:
-    """Writes one graph node by node; `tokens` queries a sequence."""
+    """Writes one graph node by node; `tokens` queries a sequence. in_place: caches have room for what is written."""
 
     tokens: int
+    in_place: bool = False
     nodes: list[object] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -106,16 +115,18 @@ class _Writer:
         shape = self.constant("heads", np.array([1, self.tokens, HEADS, HEAD]))
         split = [self.add("Reshape", [name, shape], f"{name}.heads") for name in names]
         q, k, v = (self.add("Transpose", [name], f"{name}.moved", perm=[0, 2, 1, 3]) for name in split)
-        if self.tokens == 1:
+        if self.in_place:
+            k = self.add("TensorScatter", [f"past_key.{layer}", k, "row"], f"present_key.{layer}", axis=2)
+            v = self.add("TensorScatter", [f"past_value.{layer}", v, "row"], f"present_value.{layer}", axis=2)
+        elif self.tokens == 1:
             k = self.add("Concat", [f"past_key.{layer}", k], f"present_key.{layer}", axis=2)
             v = self.add("Concat", [f"past_value.{layer}", v], f"present_value.{layer}", axis=2)
         k = self.add("Transpose", [k], f"{layer}.turned", perm=[0, 1, 3, 2])
         scores = self.add("MatMul", [q, k], f"{layer}.products")
         scores = self.add("Mul", [scores, self.constant("scale", np.float32(1 / math.sqrt(HEAD)))], f"{layer}.scores")
-        if self.tokens > 1:
-            seen = self.constant("seen", np.tri(self.tokens, dtype=bool)[None, None])
+        if self.tokens > 1 or self.in_place:
             lowest = self.constant("lowest", np.float32(-math.inf))
-            scores = self.add("Where", [seen, scores, lowest], f"{layer}.masked")
+            scores = self.add("Where", ["seen", scores, lowest], f"{layer}.masked")
         mixed = self.add("MatMul", [self.add("Softmax", [scores], f"{layer}.weights", axis=-1), v], f"{layer}.mixed")
         mixed = self.add("Transpose", [mixed], f"{layer}.back", perm=[0, 2, 1, 3])
         mixed = self.add("Reshape", [mixed, self.constant("whole", np.array([1, -1, WIDTH]))], f"{layer}.joined")
@@ -126,6 +137,10 @@ class _Writer:
     def model(self) -> None:
         if self.tokens > 1:
             self.constant("position", np.arange(self.tokens)[None])
+            self.constant("seen", np.tri(self.tokens, dtype=bool)[None, None])
+        elif self.in_place:
+            self.add("LessOrEqual", [self.constant("places", np.arange(CONTEXT)), "position"], "seen")
+            self.add("Reshape", ["position", self.constant("one sequence", np.array([1]))], "row")
         token = self.add("Gather", ["wte", "ids"], "token")
         x = self.add("Add", [token, self.add("Gather", ["wpe", "position"], "place")], "embedded")
         for layer in range(LAYERS):
@@ -135,13 +150,12 @@ class _Writer:
         self.add("Reshape", [head, self.constant("logits.shape", np.array([1, -1, VOCABULARY]))], "logits")
 
 
-def _save(path: Path, tokens: int, feeds: dict[str, np.ndarray]) -> None:
+def _save(path: Path, writer: _Writer, feeds: dict[str, np.ndarray]) -> None:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    writer = _Writer(tokens)
     writer.model()
-    outputs = {"logits": (1, tokens, VOCABULARY)}
+    outputs = {"logits": (1, writer.tokens, VOCABULARY)}
     for name in feeds:
         if name.startswith("past"):
             outputs[name.replace("past", "present")] = (1, HEADS, CONTEXT, HEAD)
@@ -153,14 +167,20 @@ def _save(path: Path, tokens: int, feeds: dict[str, np.ndarray]) -> None:
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(a, name) for name, a in {**weights(), **writer.constants}.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    opset, version = (24, 11) if writer.in_place else (17, 8)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version), str(path))
 
 
 def save_prefill(path: Path) -> None:
     """Write the model that takes a prompt, opset 17."""
-    _save(path, PREFILL, prefill_feeds())
+    _save(path, _Writer(PREFILL), prefill_feeds())
 
 
 def save_decode(path: Path) -> None:
     """Write the model that takes one token more, opset 17."""
-    _save(path, 1, decode_feeds())
+    _save(path, _Writer(1), decode_feeds())
+
+
+def save_decode_in_place(path: Path) -> None:
+    """Write the model that puts one token more into its caches, opset 24."""
+    _save(path, _Writer(1, in_place=True), in_place_feeds())

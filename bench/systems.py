@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ Feeds = Mapping[str, np.ndarray]
 Save = Callable[[Path], None]
 
 
-def rlx_program(save: Save, feeds: Feeds, threads: int) -> CompiledGraph:
+def rlx_program(save: Save, feeds: Feeds, threads: int, donate: Sequence[str] = ()) -> CompiledGraph:
     import rlx
 
     with tempfile.TemporaryDirectory() as folder:
@@ -27,7 +27,7 @@ def rlx_program(save: Save, feeds: Feeds, threads: int) -> CompiledGraph:
         save(path)
         loaded = rlx.load(path)
     session = rlx.Session("cpu", rlx.Options(threads=threads))
-    return session.compile(loaded, {name: array.shape for name, array in feeds.items()})
+    return session.compile(loaded, {name: array.shape for name, array in feeds.items()}, donate=donate)
 
 
 def rlx_onnx(save: Save, feeds: Feeds, output: str, threads: int) -> Run:

@@ -1,8 +1,8 @@
 """GPT-2 small with seeded random weights: a prompt of 128 tokens, and one step of decoding at a context of 256.
 
-Every system computes the logits of every token it is given. In decoding, RLX, onnxruntime and OpenVINO read the caches
-of 255 keys and values and give new ones of 256; PyTorch and JAX put the new key and value into caches of 256. RLX and
-onnxruntime have inputs and outputs bound beforehand.
+Every system computes the logits of every token it is given. In decoding, RLX (caches donated), PyTorch and JAX
+put the new key and value into caches of 256; onnxruntime and OpenVINO read caches of 255 keys and values and give new
+ones of 256. RLX and onnxruntime have inputs and outputs bound beforehand.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ def _parts(decodes: bool) -> tuple[systems.Save, dict[str, np.ndarray]]:
 
 
 def rlx(decodes: bool, threads: int) -> Run:
-    save, feeds = _parts(decodes)
-    program = systems.rlx_program(save, feeds, threads)
-    results = {name: np.empty(type.sizes, type.dtype.numpy) for name, type in program.outputs.items()}
+    if decodes:
+        save, feeds = model.save_decode_in_place, model.in_place_feeds()
+    else:
+        save, feeds = model.save_prefill, model.prefill_feeds()
+    caches = [name for name in feeds if name.startswith("past")]
+    program = systems.rlx_program(save, feeds, threads, caches)
+    given = {name: type for name, type in program.outputs.items() if name not in program.in_inputs}
+    results = {name: np.empty(type.sizes, type.dtype.numpy) for name, type in given.items()}
     once = program.bind(feeds, results)
 
     def run() -> np.ndarray:
