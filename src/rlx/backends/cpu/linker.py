@@ -3,10 +3,11 @@
 `link` lays the allocated sections out as two parts, code with its read-only data first, writable data after it from a
 page boundary on, and applies every relocation that does not depend on where the image will stand. Calls to functions
 that the object does not define (libc, libm) go through stubs that jump to slots in the writable part; the loader
-(`rlx.backends.cpu.image`) fills the slots. x86-64 only: the object comes from our own code generator with the small,
-position-independent code model, so only a handful of relocation kinds can appear; any other is a LinkError.
+(`rlx.backends.cpu.image`) fills the slots. The object comes from our own code generator with the small,
+position-independent code model, so only a handful of relocation kinds can appear (`rlx.backends.cpu.relocations`); any
+other is a LinkError.
 
-Sources: System V ABI, AMD64 supplement, section 4.4 (relocation); ELF-64 Object File Format.
+Source: ELF-64 Object File Format.
 """
 
 from __future__ import annotations
@@ -14,17 +15,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from rlx.backends.cpu.relocations import MACHINES, Machine
 from rlx.errors import RLXError
-
-PAGE = 4096
 
 SHT_RELA, SHT_NOBITS = 4, 8
 SHF_WRITE, SHF_ALLOC = 1, 2
 SHN_UNDEF, SHN_ABS, SHN_COMMON = 0, 0xFFF1, 0xFFF2
-EM_X86_64 = 62
-
-R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, R_X86_64_GOTPCREL = 1, 2, 4, 9
-R_X86_64_PC64, R_X86_64_GOTPCRELX, R_X86_64_REX_GOTPCRELX = 24, 41, 42
 
 
 class LinkError(RLXError, RuntimeError):
@@ -75,12 +71,17 @@ def _string(table: bytes, at: int) -> str:
     return table[at : table.index(b"\0", at)].decode()
 
 
-def _sections(elf: bytes) -> list[_Section]:
+def _machine(elf: bytes) -> Machine:
     if elf[:6] != b"\x7fELF\x02\x01" or len(elf) < 64:
         raise LinkError("not a 64-bit little-endian ELF object")
-    kind, machine = struct.unpack_from("<HH", elf, 16)
-    if kind != 1 or machine != EM_X86_64:
-        raise LinkError(f"ELF type {kind}, machine {machine}: expected a relocatable x86-64 object")
+    kind, number = struct.unpack_from("<HH", elf, 16)
+    machine = next((m for m in MACHINES if m.elf == number), None)
+    if kind != 1 or machine is None:
+        raise LinkError(f"ELF type {kind}, machine {number}: expected a relocatable object for x86-64 or AArch64")
+    return machine
+
+
+def _sections(elf: bytes) -> list[_Section]:
     (table_offset,) = struct.unpack_from("<Q", elf, 40)
     entry_size, count, names_index = struct.unpack_from("<HHH", elf, 58)
     raw = [struct.unpack_from("<IIQQQQIIQQ", elf, table_offset + i * entry_size) for i in range(count)]
@@ -107,6 +108,7 @@ def _align(value: int, to: int) -> int:
 
 def link(elf: bytes) -> LinkedImage:
     """Link one object. Raises LinkError for what our code generator never writes."""
+    machine = _machine(elf)
     sections = _sections(elf)
     symbols = _symbols(elf, sections)
     loaded = [
@@ -122,9 +124,9 @@ def link(elf: bytes) -> LinkedImage:
         place[i] = _align(end, sections[i].align)
         end = place[i] + sections[i].size
     stubs_at = _align(end, 16)
-    code_bytes = _align(stubs_at + 8 * len(undefined), PAGE)
+    code_bytes = _align(stubs_at + machine.stub_bytes * len(undefined), machine.page)
     slots = {name: code_bytes + 8 * i for i, name in enumerate(undefined)}
-    stubs = {name: stubs_at + 8 * i for i, name in enumerate(undefined)}
+    stubs = {name: stubs_at + machine.stub_bytes * i for i, name in enumerate(undefined)}
     end = code_bytes + 8 * len(undefined)
     for i in (i for i in loaded if sections[i].flags & SHF_WRITE):
         place[i] = _align(end, sections[i].align)
@@ -135,8 +137,8 @@ def link(elf: bytes) -> LinkedImage:
         s = sections[i]
         if s.type != SHT_NOBITS:
             image[place[i] : place[i] + s.size] = elf[s.offset : s.offset + s.size]
-    for name in undefined:  # jmp *slot(%rip)
-        struct.pack_into("<HI", image, stubs[name], 0x25FF, slots[name] - stubs[name] - 6)
+    for name in undefined:
+        machine.write_stub(image, stubs[name], slots[name])
 
     indirect: dict[int, int] = {}  # target offset -> slot that holds its address (for GOT loads of our own symbols)
     absolute: list[tuple[int, int]] = []
@@ -152,24 +154,21 @@ def link(elf: bytes) -> LinkedImage:
             if not external and symbol.section not in place:
                 raise LinkError(f"relocation against {symbol.name!r}, which is in no loaded section")
             target = stubs[symbol.name] if external else place[symbol.section] + symbol.value
-            if kind in (R_X86_64_PC32, R_X86_64_PLT32):
-                struct.pack_into("<i", image, where, target + addend - where)
-            elif kind == R_X86_64_PC64:
-                struct.pack_into("<q", image, where, target + addend - where)
-            elif kind in (R_X86_64_GOTPCREL, R_X86_64_GOTPCRELX, R_X86_64_REX_GOTPCRELX):
+            if kind in machine.absolute:
+                if where < code_bytes:
+                    raise LinkError(f"absolute address of {symbol.name!r} in read-only code")
+                absolute.append((where, target + addend))
+                continue
+            if kind in machine.through_slot:
                 if external:
-                    slot = slots[symbol.name]
+                    target = slots[symbol.name]
                 else:
                     slot = indirect.setdefault(target, _align(len(image), 8))
                     if slot >= len(image):
                         image.extend(bytes(slot + 8 - len(image)))
                         absolute.append((slot, target))
-                struct.pack_into("<i", image, where, slot + addend - where)
-            elif kind == R_X86_64_64:
-                if where < code_bytes:
-                    raise LinkError(f"absolute address of {symbol.name!r} in read-only code")
-                absolute.append((where, target + addend))
-            else:
+                    target = slot
+            if not machine.patch(image, kind, where, target + addend):
                 raise LinkError(f"relocation kind {kind} against {symbol.name!r}")
 
     functions = {
