@@ -60,7 +60,7 @@ def test_bench_gives_median_quartiles_and_the_share_of_the_ceilings(rlx, affine)
     (timing,) = found["timings"]
     assert timing["name"] == "rlx"
     assert 0 < timing["low"] <= timing["median"] <= timing["high"]
-    assert found["ceilings"]["flops"] > 1e8
+    assert found["ceilings"]["flops"]["f32"] > 1e8
     assert 0 < found["share_of_ceiling"] < 1
 
 

@@ -48,6 +48,15 @@ def test_the_products_of_one_label_are_told_apart(program):
     assert flops == [2 * 8 * 16 * 32, 2 * 8 * 32 * 64]
 
 
+def test_products_of_bf16_are_held_to_the_rate_of_bf16():
+    ceilings = Ceilings(1, 1e9, 1e12, products={"bf16": 4e9})
+    session = rlx.Session("cpu", rlx.Options(threads=1, cache=False, precision="bf16"))
+    roofline = measure_roofline(session.compile(two_products()), {"x": np.ones((8, 16), np.float32)}, ceilings, runs=1)
+    products = [k for k in roofline.kernels if "dot_general" in k.report.ops]
+    assert {k.report.factors for k in products} == {"bf16"}
+    assert all(k.least == k.report.flops / 4e9 for k in products)
+
+
 def test_the_chart_is_xml_with_a_titled_circle_a_launch(program):
     roofline = measure_roofline(program, {"x": np.ones((8, 16), np.float32)}, CEILINGS, runs=1)
     root = ET.fromstring(roofline_svg(roofline))

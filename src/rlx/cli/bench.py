@@ -120,7 +120,7 @@ def bench(
         print_note(f"greatest difference between the answers, relative to each output's scale: {difference:.2g}")
     if ceilings is not None:
         print_note(
-            f"ceilings now: {ceilings.flops / 1e9:.0f} GFLOP/s f32, {ceilings.read_bytes / 1e9:.1f} GB/s read; "
+            f"ceilings now: {_products(ceilings)}, {ceilings.read_bytes / 1e9:.1f} GB/s read; "
             f"rlx runs at {document['share_of_ceiling']:.0%} of what they allow"
         )
     if lines is not None:
@@ -187,8 +187,13 @@ def _document(
     }
     if ceilings is not None:
         steps = program.report.steps
-        least = ceilings.least_seconds(sum(s.flops for s in steps), sum(s.bytes for s in steps))
-        document["ceilings"] = {"flops": ceilings.flops, "read_bytes": ceilings.read_bytes}
+        arithmetic = sum(s.flops / ceilings.arithmetic(s.factors) for s in steps)
+        least = max(arithmetic, sum(s.bytes for s in steps) / ceilings.rate(sum(s.bytes for s in steps)))
+        document["ceilings"] = {
+            "flops": {"f32": ceilings.flops, **ceilings.products},
+            "read_bytes": ceilings.read_bytes,
+            "copy_bytes": ceilings.copy_bytes,
+        }
         document["share_of_ceiling"] = least / median
     return document
 
@@ -205,3 +210,8 @@ def _onnxruntime(model: str, threads: int, feeds: Mapping[str, np.ndarray]) -> R
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def _products(ceilings: Ceilings) -> str:
+    rates = {"f32": ceilings.flops, **ceilings.products}
+    return ", ".join(f"{rate / 1e9:.0f} {'GOP' if name == 'i8' else 'GFLOP'}/s {name}" for name, rate in rates.items())

@@ -185,10 +185,14 @@ Stmt = Loop | Let | Declare | Assign | Accumulate | Store | If | While | Local
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of the whole kernel must do at least: for splitting over threads, and for rooflines."""
+    """What one run of the whole kernel must do at least: for splitting over threads, and for rooflines.
+
+    factors: dtype of the factors that the multiplications take, by name; a machine may have a faster product for it.
+    """
 
     flops: float = 0.0
     bytes: float = 0.0
+    factors: str = "f32"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ or a contiguous slice costs nothing. Control flow nests steps; the branch not ta
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,6 +91,19 @@ class Repeat:
 
 
 Step = Launch | Copy | Branch | Repeat
+
+
+def walk_steps(steps: Iterable[Step]) -> Iterable[Launch | Copy]:
+    """Every launch and copy, nested ones included, in program order."""
+    for step in steps:
+        if isinstance(step, Launch | Copy):
+            yield step
+        elif isinstance(step, Branch):
+            yield from walk_steps(step.then)
+            yield from walk_steps(step.orelse)
+        else:
+            yield from walk_steps(step.test)
+            yield from walk_steps(step.body)
 
 
 @dataclass(frozen=True, eq=False)

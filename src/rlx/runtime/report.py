@@ -51,14 +51,20 @@ class MemoryReport:
 
 @dataclass(frozen=True)
 class KernelReport:
-    """One launch: the native function, what it computes, the graph ops fused into it, and its least work."""
+    """One launch: the native function, what it computes, the graph ops fused into it, and its least work.
+
+    factors: dtype of its multiplications' factors, by name, which says how fast the machine can do them.
+    schedule: in words, where tuning found a better one than the planner's; else empty.
+    """
 
     kernel: str
     label: str
     ops: tuple[str, ...]
     flops: float
     bytes: float
+    factors: str
     location: str
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,10 @@ class Report:
         ]
         ways = Counter((op, way) for op, _, way in self.dispatch)
         lines += [f"composite {op}: {way} x{count}" for (op, way), count in sorted(ways.items())]
-        lines += [f"{i:4}  {s.kernel:12} {s.label}" for i, s in enumerate(self.steps)]
+        lines += [
+            f"{i:4}  {s.kernel:12} {s.label}{f' (tuned: {s.schedule})' if s.schedule else ''}"
+            for i, s in enumerate(self.steps)
+        ]
         return "\n".join(lines)
 
 
@@ -123,4 +132,4 @@ def make_report(data: Mapping[str, Any], *, cache: str, seconds: float) -> Repor
 
 
 def _kernel(row: Mapping[str, Any]) -> KernelReport:
-    return KernelReport(row["kernel"], row["label"], tuple(row["ops"]), row["flops"], row["bytes"], row["location"])
+    return KernelReport(**{**row, "ops": tuple(row["ops"])})

@@ -104,7 +104,7 @@ def measure_roofline(
 
 
 def _share(step: int, report: KernelReport, seconds: float, launches: int, ceilings: Ceilings) -> KernelShare:
-    arithmetic, memory = report.flops / ceilings.flops, report.bytes / ceilings.rate(report.bytes)
+    arithmetic, memory = report.flops / ceilings.arithmetic(report.factors), report.bytes / ceilings.rate(report.bytes)
     bound = "arithmetic" if arithmetic > memory else "memory"
     return KernelShare(step, report, launches, seconds, launches * max(arithmetic, memory), bound)
 

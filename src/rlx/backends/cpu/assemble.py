@@ -7,24 +7,37 @@ may assemble.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from rlx.backends.cpu.linker import LinkedImage, link
-from rlx.backends.cpu.records import Flattener, Tables, place_persistent, walk_steps
-from rlx.codegen.kernel import Kernel
+from rlx.backends.cpu.records import Flattener, Tables, place_persistent
+from rlx.codegen.kernel import Kernel, TemplateKernel
+from rlx.codegen.launch_report import launch_rows
 from rlx.codegen.llvm.object import compile_kernels
 from rlx.codegen.printer import kernel_identity
-from rlx.codegen.program import Launch, LoweredProgram
+from rlx.codegen.program import Launch, LoweredProgram, Step, walk_steps
 from rlx.codegen.target import Target
 from rlx.driver import Artifact
 from rlx.ir import TensorType
 from rlx.options import Options
 
 
-def assemble(program: LoweredProgram, target: Target, options: Options) -> Artifact:
-    """The artefact of a program whose kernels are made for `target`. Raises the code generator's errors."""
+def assemble(
+    program: LoweredProgram,
+    target: Target,
+    options: Options,
+    *,
+    tuning: Sequence[Mapping[str, Any]] = (),
+    untuned: int = 0,
+    schedules: Mapping[str, str] | None = None,
+) -> Artifact:
+    """The artefact of a program whose kernels are made for `target`. Raises the code generator's errors.
+
+    tuning: what was measured, for the report; untuned: how many kernels there was no time to measure.
+    schedules: identity of a kernel that does not run the planner's schedule -> its own, in words.
+    """
     functions, image = _native_code(program, target)
     persistent, persistent_bytes, constants = place_persistent(program)
     tables = {}
@@ -52,7 +65,8 @@ def assemble(program: LoweredProgram, target: Target, options: Options) -> Artif
         },
         "kernels": _kernel_names(functions),
         "tables": {name: _table_facts(t) for name, t in tables.items()},
-        "report": _report(program, functions, image),
+        "untuned": untuned,
+        "report": {**_report(program, functions, image, schedules or {}), "tuning": list(tuning)},
     }
     sections = {"image": image.data, "constants": constants}
     for name, table in tables.items():
@@ -111,20 +125,18 @@ def _table_facts(table: Tables) -> dict[str, Any]:
     }
 
 
-def _report(program: LoweredProgram, functions: dict[Kernel, int], image: LinkedImage) -> dict[str, Any]:
-    def rows(steps: Iterable[Any]) -> list[dict[str, Any]]:
-        return [
-            {
-                "kernel": _function_name(functions[s.kernel]),
-                "label": s.kernel.label,
-                "ops": list(s.sources),
-                "flops": s.kernel.cost.flops,
-                "bytes": s.kernel.cost.bytes,
-                "location": str(s.location),
-            }
-            for s in walk_steps(steps)
-            if isinstance(s, Launch)
-        ]
+def _report(
+    program: LoweredProgram, functions: dict[Kernel, int], image: LinkedImage, schedules: Mapping[str, str]
+) -> dict[str, Any]:
+    own = {
+        _function_name(number): schedules[kernel.identity]
+        for kernel, number in functions.items()
+        if isinstance(kernel, TemplateKernel) and kernel.identity in schedules
+    }
+
+    def rows(steps: Iterable[Step]) -> list[dict[str, Any]]:
+        found = launch_rows(steps, lambda kernel: _function_name(functions[kernel]))
+        return [{**row, "schedule": own.get(row["kernel"], "")} for row in found]
 
     return {
         "dispatch": [list(row) for row in program.dispatch],

@@ -144,7 +144,7 @@ def joined_kernels(
         identity=f"{'paired' if paired else 'joined'} {target.name} {first.a_dtype}x{first.b_dtype}->{dtype} {first.k} "
         f"a={left.view.unnamed}{type(a_rows).__name__} {schedule} {ends}",
         emit=kernel.emit,
-        cost=Cost(sum(c.flops for c in costs), sum(c.bytes for c in costs) - again),
+        cost=Cost(sum(c.flops for c in costs), sum(c.bytes for c in costs) - again, costs[0].factors),
         scratch_bytes=kernel.scratch_bytes,
     )
     packs = tuple(pack_panels(target, spec.b, p, 2 if paired else 1) for spec, p in zip(specs, packed, strict=True))

@@ -126,7 +126,8 @@ def product_cost(spec: MatmulSpec, epilogue: Epilogue) -> Cost:
     a, b = prod((*spec.m, *spec.k)) * spec.a_dtype.itemsize, prod((*spec.k, *spec.n)) * spec.b_dtype.itemsize
     elements = prod((*spec.batch, *spec.m, *spec.n))
     written = elements * sum(s.memory.dtype.itemsize for s in epilogue.stores)
-    return Cost(elements * (2.0 * prod(spec.k) + epilogue.flops), float(prod(spec.batch) * (a + b) + written))
+    flops, nbytes = elements * (2.0 * prod(spec.k) + epilogue.flops), float(prod(spec.batch) * (a + b) + written)
+    return Cost(flops, nbytes, spec.a_dtype.name if spec.a_dtype is spec.b_dtype else "f32")
 
 
 def supported(a: DType, b: DType, sums: DType) -> bool:

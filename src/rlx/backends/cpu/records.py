@@ -20,7 +20,7 @@ from rlx.backends.cpu.walker import (
     RECORD_WORDS,
 )
 from rlx.codegen.kernel import Const, Cost, Kernel, LoopKernel
-from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer
+from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer, walk_steps
 from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 
 #: Modest single-thread rates for estimating costs: FLOP/ns and bytes/ns.
@@ -179,19 +179,6 @@ class Flattener:
             return PERSISTENT, self._persistent[buffer] + offset
         first = {"input": FIRST_ARGUMENT, "output": self._first_output, "parameter": self._first_parameter}[buffer.kind]
         return first + buffer.index, offset
-
-
-def walk_steps(steps: Iterable[Step]) -> Iterable[Launch | Copy]:
-    """Every launch and copy, nested ones included, in program order."""
-    for step in steps:
-        if isinstance(step, Launch | Copy):
-            yield step
-        elif isinstance(step, Branch):
-            yield from walk_steps(step.then)
-            yield from walk_steps(step.orelse)
-        else:
-            yield from walk_steps(step.test)
-            yield from walk_steps(step.body)
 
 
 def buffers_of(steps: Iterable[Step]) -> Iterable[VirtualBuffer]:

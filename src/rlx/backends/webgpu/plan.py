@@ -22,7 +22,7 @@ from typing import Any
 from rlx.backends.webgpu.gpu import ALIGNMENT
 from rlx.backends.webgpu.ranges import axes, part_of, touched
 from rlx.codegen.kernel import Const, Kernel, Load, LoopKernel, Memory, Store, Var
-from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer
+from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer, walk_steps
 from rlx.codegen.wgsl import Shader, WgslTarget, emit_kernel, split_bindings
 from rlx.driver.planner import Interval, plan_apart, plan_memory
 from rlx.errors import BindingLimit, UnsupportedKernel
@@ -270,17 +270,6 @@ def _visit(steps: Sequence[Step], lifetimes: _Lifetimes) -> None:
             _visit(step.body, lifetimes)
             lifetimes.now += 1
             lifetimes.loops.append((start, lifetimes.now))
-
-
-def walk_steps(steps: Iterable[Step]) -> Iterable[Launch | Copy]:
-    """Every launch and copy, nested ones included, in program order."""
-    for step in steps:
-        if isinstance(step, Launch | Copy):
-            yield step
-        else:
-            parts = (step.then, step.orelse) if isinstance(step, Branch) else (step.test, step.body)
-            for part in parts:
-                yield from walk_steps(part)
 
 
 def place_persistent(program: LoweredProgram) -> tuple[dict[VirtualBuffer, int], int, bytes]:
