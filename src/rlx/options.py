@@ -14,6 +14,7 @@ Environment variables only set defaults, at the time an `Options` is made:
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -62,6 +63,10 @@ class Options:
 
     threads: threads that run one program, the caller's included; at most the processors this process may use is wise,
         more is allowed. Results do not depend on it.
+    affinity: the processor of each of a run's threads, by the system's numbers, as in (4, 5, 6, 7): at least `threads`
+        of them, all different. The first is for the caller's thread, which RLX leaves where it is and never binds; the
+        workers are bound to the others, and so stay out of its way. None: the system chooses. Results do not depend on
+        it. Refused by devices without such threads.
     precision: "f32": every op computes in the dtype that the model names. "bf16": products of activations with weights
         take their operands rounded to bf16 and sum in f32. "int8-dynamic": they take them in 8 bits, scaled by rows and
         by columns, and sum exactly. See `rlx.passes.precision`; only "f32" is ever the default.
@@ -81,6 +86,7 @@ class Options:
     """
 
     threads: int = field(default_factory=lambda: _count("RLX_THREADS", available_processors()))
+    affinity: tuple[int, ...] | None = None
     precision: Precision = "f32"
     convolution: Convolution = "direct"
     target: str = field(default_factory=lambda: os.environ.get("RLX_TARGET") or "native")
@@ -95,6 +101,8 @@ class Options:
     def __post_init__(self) -> None:
         if not isinstance(self.threads, int) or not 1 <= self.threads <= 256:
             raise OptionError(f"threads is {self.threads!r}, expected a whole number from 1 to 256")
+        if self.affinity is not None:
+            self._check_affinity(self.affinity)
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
         if self.convolution not in CONVOLUTIONS:
@@ -105,9 +113,20 @@ class Options:
             raise OptionError(f"cache_bytes is {self.cache_bytes!r}, expected a whole number above 0")
         object.__setattr__(self, "cache_dir", Path(self.cache_dir))
 
+    def _check_affinity(self, given: Sequence[int]) -> None:
+        numbers = tuple(given)
+        if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(set(numbers)) < len(numbers):
+            raise OptionError(f"affinity is {given!r}, expected different processor numbers")
+        if len(numbers) < self.threads:
+            raise OptionError(
+                f"affinity names {len(numbers)} processors for {self.threads} threads",
+                hint=f"threads={len(numbers)}" if numbers else "leave affinity out",
+            )
+        object.__setattr__(self, "affinity", numbers)
+
     def key(self) -> dict[str, str]:
         """The options that change compiled code, as named parts of a cache key."""
-        skip = {"threads", "cache", "cache_dir", "cache_bytes", "verify"}
+        skip = {"affinity", "threads", "cache", "cache_dir", "cache_bytes", "verify"}
         return {f.name: str(getattr(self, f.name)) for f in fields(self) if f.name not in skip}
 
 

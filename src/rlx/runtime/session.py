@@ -71,6 +71,8 @@ class Session:
                 f"convolution {self.options.convolution!r} is not to be had on {self.device}",
                 hint=f"{self.device.kind} computes convolutions by: {', '.join(convolutions)}",
             )
+        if self.options.affinity is not None and not getattr(self._backend, "affinity", False):
+            raise OptionError(f"affinity: {self.device} has no threads to bind", hint="leave it out for this device")
         self._disk = DiskCache(self.options.cache_dir, self.options.cache_bytes) if self.options.cache else None
 
     def compile(

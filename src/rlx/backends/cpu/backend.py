@@ -28,6 +28,7 @@ class CpuBackend:
     precisions = ("f32", "bf16", "int8-dynamic")
     convolutions = ("direct", "winograd-2x2", "winograd-4x4")
     donation = True  # the compiler takes `donate`
+    affinity = True  # `load` honours `Options.affinity`
     #: What the conformance kit is told (see `rlx.testing.conformance`).
     conformance: ClassVar[dict[str, dict[str, str]]] = {
         "unsupported": {"device_loss/*": "the processor and its memory cannot be lost while the process lives"}

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rlx.backends.cpu.host import request_tiles, resolve_target
+from rlx.backends.cpu.host import check_processors, request_tiles, resolve_target
 from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.runner import CpuRunner
 from rlx.backends.cpu.walker import ARENA, FIRST_ARGUMENT, BoundProgram
@@ -42,6 +42,8 @@ class CpuExecutable:
     def __init__(self, artifact: Artifact, device: Device, options: Options) -> None:
         manifest = artifact.manifest
         resolve_target(manifest["target"])  # refuse code that this processor cannot run
+        if options.affinity is not None:
+            check_processors(options.affinity)
         if manifest["target"] == "amx_bf16":
             request_tiles()
         self.device = device
@@ -57,8 +59,8 @@ class CpuExecutable:
         self._manifest = manifest
         renew_in_child(self)
         self._image = Image(artifact.sections["image"], **manifest["image"])
-        self._setup = BoundProgram(artifact, "setup", self._image, options.threads)
-        self._steps = BoundProgram(artifact, "steps", self._image, options.threads)
+        self._setup = BoundProgram(artifact, "setup", self._image, options.threads, options.affinity)
+        self._steps = BoundProgram(artifact, "steps", self._image, options.threads, options.affinity)
         self._threads = options.threads
         self._debug = options.debug_memory
         self._arena = DeviceArena(device, self._steps.plan, debug=options.debug_memory)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import threading
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -102,6 +104,29 @@ def resolve_target(name: str, precision: str = "f32") -> str:
         where=f"missing: {', '.join(missing) or 'another architecture'}",
         hint=f"this machine runs: native, {', '.join(have)}",
     )
+
+
+def check_processors(numbers: Iterable[int]) -> None:
+    """Raise OptionError where a thread of this process cannot be bound to each of these processors."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise OptionError(f"affinity is to be had on Linux alone, not on {platform.system()}")
+    refused: list[int] = []
+
+    def ask() -> None:
+        for number in numbers:
+            try:
+                os.sched_setaffinity(0, {number})
+            except (OSError, OverflowError, ValueError):
+                refused.append(number)
+
+    asking = threading.Thread(target=ask, name="rlx-affinity")  # not the caller, which stays where it may run
+    asking.start()
+    asking.join()
+    if refused:
+        raise OptionError(
+            f"affinity names processors that this process may not use: {', '.join(map(str, refused))}",
+            hint=f"the calling thread may use: {', '.join(map(str, sorted(os.sched_getaffinity(0))))}",
+        )
 
 
 def request_tiles() -> None:

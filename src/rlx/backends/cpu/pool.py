@@ -1,9 +1,12 @@
-"""The worker threads that share out one launch: one small pool a process.
+"""The worker threads that share out one launch: one small pool a process, and one more for each `Options.affinity`.
 
 Workers are Python threads that sit, with the GIL released, in the native loop `rlx_worker` (walker.ll). They start when
 a program with more than one thread first runs, never at import; a forked child starts its own. One run owns the pool
 at a time (an atomic flag that the walker takes); a run that finds it taken does its work alone, with the same result.
-Workers run on until the process ends.
+Workers run on until the process ends. Between launches they look for work for some 100 microseconds, then sleep.
+
+Processors. Thread i of a run, the caller being thread 0, is bound to the i-th processor of the affinity; the caller is
+never bound. Without one, workers may run where the thread that started them might.
 
 Layout of the shared block, in bytes, a cache line each: 0 workers (i64), 8 stop (i32); 64 owner (i32), and the
 launcher's own: 72 chunks ever told of, 80 generation, 88 threads of the launch (i64); 128 done (i64). Then two lines a
@@ -17,6 +20,7 @@ import atexit
 import ctypes
 import os
 import threading
+from collections.abc import Callable, Sequence
 
 from rlx.backends.cpu.image import Image
 from rlx.driver.fork import renew_in_child
@@ -30,9 +34,11 @@ class WorkerPool:
     """Up to `MAX_WORKERS` workers and the block that they share with the walker.
 
     `ensure` may be called from any thread. The pool keeps each image whose code a worker sits in.
+    affinity: the processor of each thread of a run, the caller's first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, affinity: Sequence[int] | None = None) -> None:
+        self.affinity = affinity
         renew_in_child(self)
 
     def renew(self) -> None:
@@ -59,7 +65,10 @@ class WorkerPool:
     def _start(self, image: Image) -> None:
         index = len(self._threads)
         serve = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(image.function("rlx_worker"))
-        thread = threading.Thread(target=serve, args=(self.address, index), name=f"rlx-worker-{index}", daemon=True)
+        processor = None if self.affinity is None else self.affinity[index + 1]
+        thread = threading.Thread(
+            target=_serve, args=(serve, self.address, index, processor), name=f"rlx-worker-{index}", daemon=True
+        )
         # Noted before it starts: an interrupt while it does must lose neither the thread nor the code it sits in.
         self._images.append(image)
         self._threads.append(thread)
@@ -84,12 +93,22 @@ class WorkerPool:
 #: Number of the futex system call.
 _FUTEX = {"x86_64": 202}.get(os.uname().machine, 98)
 
-_pool = WorkerPool()
+_pools: dict[tuple[int, ...] | None, WorkerPool] = {}
 
 
-def pool() -> WorkerPool:
-    """This process's pool."""
-    return _pool
+def pool(affinity: tuple[int, ...] | None = None) -> WorkerPool:
+    """This process's pool for an affinity: the same one at each call."""
+    return _pools.get(affinity) or _pools.setdefault(affinity, WorkerPool(affinity))
 
 
-atexit.register(_pool.stop)
+def _serve(loop: Callable[[int, int], None], address: int, index: int, processor: int | None) -> None:
+    """What a worker's thread does."""
+    if processor is not None:
+        os.sched_setaffinity(0, {processor})
+    loop(address, index)
+
+
+@atexit.register
+def _stop() -> None:
+    for each in _pools.values():
+        each.stop()

@@ -68,7 +68,9 @@ class BoundProgram:
     walk_arrays: the same, where the base words of inputs and outputs hold the `id`s of arrays.
     """
 
-    def __init__(self, artifact: Artifact, name: str, image: Image, threads: int) -> None:
+    def __init__(
+        self, artifact: Artifact, name: str, image: Image, threads: int, affinity: tuple[int, ...] | None = None
+    ) -> None:
         facts = artifact.manifest["tables"][name]
         self.labels: list[str] = facts["labels"]
         self.plan = MemoryPlan(facts["offsets"], facts["sizes"], facts["arena_bytes"], facts["lower_bound"], ALIGNMENT)
@@ -87,6 +89,7 @@ class BoundProgram:
         self.walk = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
         self.walk_arrays = type(self.walk)(image.function("rlx_run_arrays"))
         self._image, self._threads = image, threads
+        self._pool = pool(affinity)
         self._arguments = len(artifact.manifest["inputs"]) + len(artifact.manifest["outputs"])
         self.bases = np.zeros(0, np.int64)
         self.late = np.zeros((0, 3), np.int64)
@@ -137,8 +140,8 @@ class BoundProgram:
 
     def start(self) -> None:
         """Have workers; before the first run in a process."""
-        pool().ensure(self._threads - 1, self._image)
-        self.state[POOL] = pool().address
+        self._pool.ensure(self._threads - 1, self._image)
+        self.state[POOL] = self._pool.address
         self._started = True
 
     def go_on(self) -> None:
