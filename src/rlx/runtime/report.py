@@ -62,8 +62,8 @@ class KernelReport:
     ops: tuple[str, ...]
     flops: float
     bytes: float
-    factors: str
     location: str
+    factors: str = "f32"
     schedule: str = ""
 
 

@@ -35,6 +35,7 @@ class WebGpuBackend:
     """
 
     compiler = "rlx.backends.webgpu.compiler"
+    donation = True  # the compiler takes `donate`
     #: What the conformance kit is told (see `rlx.testing.conformance`).
     conformance: ClassVar[dict[str, dict[str, str]]] = {
         "unsupported": {

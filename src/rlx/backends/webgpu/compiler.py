@@ -7,16 +7,17 @@ driver. Compiling needs the device's features alone and may run in any thread.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rlx.backends.webgpu.gpu import ALIGNMENT
 from rlx.backends.webgpu.partition import partition
-from rlx.backends.webgpu.plan import Planner, place_persistent, walk_steps
+from rlx.backends.webgpu.plan import Planner, place_persistent
 from rlx.backends.webgpu.templates import WebGpuTemplates
+from rlx.codegen.launch_report import launch_rows
 from rlx.codegen.lower import lower
 from rlx.codegen.printer import kernel_identity
-from rlx.codegen.program import Launch, LoweredProgram
+from rlx.codegen.program import LoweredProgram, Step
 from rlx.codegen.wgsl import WgslTarget
 from rlx.driver import Artifact, Device
 from rlx.errors import BindingLimit, CustomCallNotCompiled, RLXError, UnsupportedKernel
@@ -33,16 +34,17 @@ Dispatch = Sequence[tuple[str, str, str]]
 _TURNS_IN_SOFTWARE = 65535
 
 
-def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
+def compile_graph(graph: Graph, device: Device, options: Options, *, donate: Collection[str] = ()) -> Artifact:
     """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node.
 
+    donate: names of inputs that runs may overwrite; a program in parts, some of them the host's, overwrites none.
     With `options.host_fallback`, what the device cannot express is left to the host, each op by itself.
     """
     check = verify if options.verify else None
     optimized = optimize(graph, level=2 if options.optimize else 0, precision=options.precision, verify=check)
     dispatch = dispatch_report(graph)
     try:
-        manifest, sections = _compile(optimized, device, options, dispatch)
+        manifest, sections = _compile(optimized, device, options, dispatch, donate)
     except REFUSALS as error:
         if not options.host_fallback:
             way = "Options(host_fallback=True) lets the host run what the device cannot"
@@ -53,11 +55,11 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
 
 
 def _compile(
-    graph: Graph, device: Device, options: Options, dispatch: Dispatch = ()
+    graph: Graph, device: Device, options: Options, dispatch: Dispatch = (), donate: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """(manifest, sections) of a graph in primitives, all of it for the device."""
     target = _target(device)
-    program = lower(graph, WebGpuTemplates(target), fuse=options.optimize, dispatch=dispatch)
+    program = lower(graph, WebGpuTemplates(target), fuse=options.optimize, dispatch=dispatch, donate=donate)
     places, persistent_bytes, constants = place_persistent(program)
     shaders: dict[str, int] = {}
     within: set[int] = set()
@@ -72,6 +74,7 @@ def _compile(
         "max_buffer_bytes": target.max_buffer_bytes,
         "inputs": _types(program.inputs),
         "outputs": _types(program.outputs),
+        "in_inputs": program.in_inputs,
         "parameters": _types(program.parameters),
         "persistent_bytes": persistent_bytes,
         "within": sorted(within),
@@ -165,19 +168,8 @@ def _types(types: dict[str, TensorType]) -> list[list[Any]]:
 
 
 def _report(program: LoweredProgram, shaders: dict[str, int]) -> dict[str, Any]:
-    def rows(steps: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                "kernel": kernel_identity(s.kernel)[:8],
-                "label": s.kernel.label,
-                "ops": list(s.sources),
-                "flops": s.kernel.cost.flops,
-                "bytes": s.kernel.cost.bytes,
-                "location": str(s.location),
-            }
-            for s in walk_steps(steps)
-            if isinstance(s, Launch)
-        ]
+    def rows(steps: Sequence[Step]) -> list[dict[str, Any]]:
+        return launch_rows(steps, lambda kernel: kernel_identity(kernel)[:8])
 
     return {
         "dispatch": [list(row) for row in program.dispatch],

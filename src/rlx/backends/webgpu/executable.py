@@ -4,6 +4,9 @@ A `WebGpuExecutable` owns its pipelines, its arena and its persistent memory (co
 weights); it keeps copies of the parameters on the device. Pipelines and bind groups are
 made when first needed; bind groups are kept for as long as the buffers of a call stay the same.
 
+Donation. An output of `in_inputs` is computed in the memory of a donated input, and copied from there where the memory
+given for it is elsewhere.
+
 `run` returns when the work is submitted: the queue orders it before every later transfer or run on the device, and
 whoever reads an output waits for it. Runs of one executable take turns (a lock), so any thread may call.
 """
@@ -41,6 +44,7 @@ class WebGpuExecutable:
         self.inputs = types_of(manifest["inputs"])
         self.outputs = types_of(manifest["outputs"])
         self.parameters = types_of(manifest["parameters"])
+        self.in_inputs: dict[str, str] = dict(manifest["in_inputs"])
         self._manifest = manifest
         self._memory = memory
         self._gpu = memory.gpu
@@ -54,7 +58,7 @@ class WebGpuExecutable:
             )
         self._debug = options.debug_memory
         self._lock = threading.RLock()
-        self._own: list[Buffer] | None = None  # what host arrays are copied to and from
+        self._own: tuple[list[Buffer], list[Buffer]] | None = None  # what host arrays are copied to, and from
         self._sources: list[str] = json.loads(bytes(artifact.sections["wgsl"]))
         self._within = frozenset(manifest["within"])
         self._pipelines: dict[int, tuple[Any, Any]] = {}
@@ -97,14 +101,14 @@ class WebGpuExecutable:
         """One run on host arrays, inputs then outputs: C-contiguous. All outputs are read back together."""
         with self._lock:
             if self._own is None:
-                types = (*self.inputs.values(), *self.outputs.values())
-                self._own = [Buffer.empty(t, self.device, name="a program's own copy") for t in types]
-            count = len(self.inputs)
-            for buffer, array in zip(self._own[:count], arrays, strict=False):
+                feeds = [Buffer.empty(t, self.device, name="a program's own copy") for t in self.inputs.values()]
+                self._own = feeds, self._places(feeds, [None] * len(self.outputs))
+            feeds, results = self._own
+            for buffer, array in zip(feeds, arrays, strict=False):
                 self._memory.copy_in(buffer.address, array.ctypes.data, array.nbytes)
-            self._run(self._own[:count], self._own[count:], None)
-            results = zip(self._own[count:], arrays[count:], strict=True)
-            self._memory.copy_all_out([(a.ctypes.data, b.address, a.nbytes) for b, a in results])
+            self._run(feeds, results, None)
+            taken = zip(results, arrays[len(feeds) :], strict=True)
+            self._memory.copy_all_out([(a.ctypes.data, b.address, a.nbytes) for b, a in taken])
 
     def time_kernels(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[tuple[str, int]]:
         """Run once, a pass a kernel: (label, nanoseconds by the device's clock) in the order they ran.
@@ -124,7 +128,7 @@ class WebGpuExecutable:
             if self._debug:
                 self._arena.poison()
             copies = [b if self._is_bindable(b) else b.copy() for b in inputs]
-            sinks = [b if self._is_bindable(b) else Buffer.empty(b.type, self.device) for b in outputs]
+            sinks = self._places(copies, [b if self._is_bindable(b) else None for b in outputs])
             addresses = tuple(b.address for b in (*copies, *sinks))
             prepared = self._calls.pop(addresses, None)
             if prepared is None:
@@ -138,10 +142,18 @@ class WebGpuExecutable:
                 spaces |= {f"{kind}{i}": b.address for i, b in enumerate(buffers)}
             Walk(self._memory, self, spaces, prepared, timestamps).run(self._manifest["lists"]["steps"]["steps"])
             for sink, output in zip(sinks, outputs, strict=True):
-                if sink is not output:
+                if sink.address != output.address:
                     output.copy_from(sink)
             if self._debug:
                 self._arena.check()
+
+    def _places(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer | None]) -> list[Buffer]:
+        """Where a run writes each output: in its donated input, in the Buffer given for it, or in one of its own."""
+        donated = dict(zip(self.inputs, inputs, strict=True))
+        return [
+            donated[self.in_inputs[name]] if name in self.in_inputs else given or Buffer.empty(type, self.device)
+            for (name, type), given in zip(self.outputs.items(), outputs, strict=True)
+        ]
 
     def _is_bindable(self, buffer: Buffer) -> bool:
         """Whether it lies as the plan supposes: at an aligned offset, in one wgpu buffer or from one's start."""
@@ -209,7 +221,8 @@ class WebGpuExecutable:
             self._timestamps = None
             for arena in (self._arena, self._persistent):
                 arena.close()
-            for buffer in (*self._weights, *(self._own or ())):
+            feeds, results = self._own or ([], [])
+            for buffer in (*self._weights, *feeds, *(r for r in results if r not in feeds)):
                 buffer.free()
             self._weights, self._own = [], None
 
