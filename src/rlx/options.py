@@ -80,6 +80,11 @@ class Options:
     verify: run the verifier after every pass.
     host_fallback: let the host run what the device cannot express, with copies each way; the report's dispatch names
         every such op. A device that can run everything, as the CPU, has nothing to leave to it.
+    tune: measure, before a program is compiled, which schedules its kernels run fastest under on this machine and with
+        these threads; what was measured is kept beside the compile cache and never measured again. Results do not
+        depend on it. Refused by devices that have nothing to tune.
+    tune_seconds: about how long that may take for one program. What there was no time for is left as it is, and
+        measured by the next compilation.
     debug_memory: red zones around every value in the arena, poison in all memory, checked after each run.
 
     Raises OptionError where a value cannot be honoured.
@@ -96,6 +101,8 @@ class Options:
     cache_bytes: int = field(default_factory=lambda: _count("RLX_CACHE_BYTES", 2 << 30))
     verify: bool = field(default_factory=lambda: _flag("RLX_VERIFY", False))
     host_fallback: bool = False
+    tune: bool = False
+    tune_seconds: float = 60.0
     debug_memory: bool = False
 
     def __post_init__(self) -> None:
@@ -111,6 +118,8 @@ class Options:
             raise OptionError(f"target is {self.target!r}, expected one of {', '.join(TARGETS)}")
         if self.cache_bytes < 1:
             raise OptionError(f"cache_bytes is {self.cache_bytes!r}, expected a whole number above 0")
+        if not self.tune_seconds > 0:
+            raise OptionError(f"tune_seconds is {self.tune_seconds!r}, expected seconds above 0")
         object.__setattr__(self, "cache_dir", Path(self.cache_dir))
 
     def _check_affinity(self, given: Sequence[int]) -> None:
@@ -126,7 +135,9 @@ class Options:
 
     def key(self) -> dict[str, str]:
         """The options that change compiled code, as named parts of a cache key."""
-        skip = {"affinity", "threads", "cache", "cache_dir", "cache_bytes", "verify"}
+        skip = {"affinity", "cache", "cache_dir", "cache_bytes", "verify", "tune_seconds"}
+        if not self.tune:  # what was measured holds for so many threads
+            skip.add("threads")
         return {f.name: str(getattr(self, f.name)) for f in fields(self) if f.name not in skip}
 
 

@@ -182,6 +182,18 @@ class Backend(Protocol):
         ...
 
 
+class TuningRecords(Protocol):
+    """Where a compiler that measures keeps what it measured, from one compilation to the next."""
+
+    def find(self, parts: Mapping[str, str]) -> Mapping[str, Any] | None:
+        """What was kept under exactly these parts, as JSON can hold it, or None."""
+        ...
+
+    def keep(self, parts: Mapping[str, str], record: Mapping[str, Any]) -> None:
+        """Keep a record under these parts, which name all that it depends on."""
+        ...
+
+
 class CompilerModule(Protocol):
     """The module that `Backend.compiler` names."""
 
@@ -190,5 +202,9 @@ class CompilerModule(Protocol):
 
         A backend with a true attribute `donation` has a compiler that also takes `donate`, by keyword: the names of
         inputs that runs may overwrite. Its executables have `in_inputs`, see `rlx.runtime.program`.
+
+        A backend with a true attribute `tuning` has a compiler that also takes `records`, by keyword, where
+        `Options.tune` is set: a `TuningRecords`. The artefact's manifest then says in `untuned` how many kernels it
+        had no time to measure.
         """
         ...

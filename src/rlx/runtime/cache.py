@@ -80,7 +80,7 @@ class DiskCache:
         """The artefact of a key, or None where there is no entry that can be trusted."""
         path = self._path(key)
         try:
-            data = self._read_own(path)
+            data = read_own(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -100,15 +100,7 @@ class DiskCache:
     def put(self, key: str, parts: Parts, artifact: Artifact) -> None:
         """Write an entry; a directory that cannot be written leaves things as they were."""
         with contextlib.suppress(OSError):
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.directory, prefix=".writing-")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(_encode(parts, artifact))
-                os.replace(name, self._path(key))
-            except BaseException:
-                os.unlink(name)
-                raise
+            write_whole(self._path(key), _encode(parts, artifact))
             self._trim(keep=key)
 
     def explain(self, parts: Parts) -> str:
@@ -121,7 +113,7 @@ class DiskCache:
         nearest: list[str] | None = None
         for path in self._entries():
             try:
-                other, _ = _decode(self._read_own(path))
+                other, _ = _decode(read_own(path))
             except (OSError, ValueError):
                 continue
             names = sorted({*parts, *other})
@@ -143,17 +135,6 @@ class DiskCache:
             return []
         return [p for _, p in sorted(found, reverse=True)]
 
-    def _read_own(self, path: Path) -> bytes:
-        """A file's bytes. Raises PermissionError where another user owns or may write it or its directory."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            for status, what in ((os.fstat(file.fileno()), "file"), (os.stat(path.parent), "directory")):
-                if status.st_uid != os.geteuid():
-                    raise PermissionError(0, f"the {what} belongs to another user")
-                if status.st_mode & 0o022:
-                    raise PermissionError(0, f"other users may write the {what}")
-            return file.read()
-
     def _trim(self, keep: str) -> None:
         total = 0
         for path in self._entries():
@@ -161,6 +142,31 @@ class DiskCache:
                 total += path.stat().st_size
                 if total > self._limit and path != self._path(keep):
                     path.unlink()
+
+
+def read_own(path: Path) -> bytes:
+    """A file's bytes. Raises PermissionError where another user owns or may write it or its directory."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        for status, what in ((os.fstat(file.fileno()), "file"), (os.stat(path.parent), "directory")):
+            if status.st_uid != os.geteuid():
+                raise PermissionError(0, f"the {what} belongs to another user")
+            if status.st_mode & 0o022:
+                raise PermissionError(0, f"other users may write the {what}")
+        return file.read()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Make a file, and its directory, for this user alone; readers see all of it or none. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _size(artifact: Artifact) -> int:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from rlx.runtime.donation import known_names
 from rlx.runtime.model import CompiledModel
 from rlx.runtime.prepared import PreparedCommands
 from rlx.runtime.program import CompiledGraph
+from rlx.runtime.tuning_records import TuningRecords
 from rlx.version import build_id
 
 Shapes = Mapping[str, Sequence[int]]
@@ -71,9 +72,12 @@ class Session:
                 f"convolution {self.options.convolution!r} is not to be had on {self.device}",
                 hint=f"{self.device.kind} computes convolutions by: {', '.join(convolutions)}",
             )
+        if self.options.tune and not getattr(self._backend, "tuning", False):
+            raise OptionError(f"tune=True: {self.device} has nothing to tune", hint="leave tune out for this device")
         if self.options.affinity is not None and not getattr(self._backend, "affinity", False):
             raise OptionError(f"affinity: {self.device} has no threads to bind", hint="leave it out for this device")
         self._disk = DiskCache(self.options.cache_dir, self.options.cache_bytes) if self.options.cache else None
+        self._records = TuningRecords(self.options.cache_dir if self.options.cache else None)
 
     def compile(
         self, model: Graph | Specializable, shapes: Shapes | None = None, *, donate: Collection[str] = ()
@@ -167,8 +171,12 @@ class Session:
                 _memory.put(key, artifact)
                 return artifact, "disk"
         compiler: CompilerModule = importlib.import_module(self._backend.compiler)  # type: ignore[assignment]
-        permission = {"donate": donated} if donated and getattr(self._backend, "donation", False) else {}
-        artifact = compiler.compile_graph(graph, self.device, self.options, **permission)
+        more: dict[str, Any] = {"donate": donated} if donated and getattr(self._backend, "donation", False) else {}
+        if self.options.tune:
+            more["records"] = self._records
+        artifact = compiler.compile_graph(graph, self.device, self.options, **more)
+        if artifact.manifest.get("untuned"):
+            return artifact, "compiled"  # not kept: the next compilation goes on measuring
         _memory.put(key, artifact)
         if self._disk is not None:
             self._disk.put(key, parts, artifact)

@@ -29,6 +29,7 @@ class CpuBackend:
     convolutions = ("direct", "winograd-2x2", "winograd-4x4")
     donation = True  # the compiler takes `donate`
     affinity = True  # `load` honours `Options.affinity`
+    tuning = True  # the compiler takes `records`
     #: What the conformance kit is told (see `rlx.testing.conformance`).
     conformance: ClassVar[dict[str, dict[str, str]]] = {
         "unsupported": {"device_loss/*": "the processor and its memory cannot be lost while the process lives"}
@@ -53,6 +54,7 @@ class CpuBackend:
             "instructions": resolve_target(options.target, options.precision),
             "machine": platform.machine(),
             "system": platform.system(),
+            **({"processor": cpu_name()} if options.tune else {}),
         }
 
     def load(self, artifact: Artifact, device: Device, options: Options) -> CpuExecutable:

@@ -12,10 +12,15 @@ from rlx.backends.cpu.assemble import assemble
 from rlx.backends.cpu.conv import prefers_channels_last
 from rlx.backends.cpu.host import resolve_target
 from rlx.backends.cpu.matrix import CpuTemplates
+from rlx.backends.cpu.scheduled import ScheduledTemplates
+from rlx.backends.cpu.tuning import Tuner
 from rlx.codegen.llvm.residency import release_memory
 from rlx.codegen.lower import lower
+from rlx.codegen.lower.templates import Templates
+from rlx.codegen.program import LoweredProgram
 from rlx.codegen.target import PRESETS
 from rlx.driver import Artifact, Device
+from rlx.driver.backend import TuningRecords
 from rlx.ir import Graph, verify
 from rlx.options import Options
 from rlx.passes.channels_last import channels_last
@@ -23,10 +28,18 @@ from rlx.passes.inline import dispatch_report
 from rlx.passes.pipeline import optimize
 
 
-def compile_graph(graph: Graph, device: Device, options: Options, *, donate: Collection[str] = ()) -> Artifact:
+def compile_graph(
+    graph: Graph,
+    device: Device,
+    options: Options,
+    *,
+    donate: Collection[str] = (),
+    records: TuningRecords | None = None,
+) -> Artifact:
     """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node.
 
     donate: names of inputs that runs may overwrite.
+    records: measure schedules, keep them there, and use those that are there already.
     """
     target = PRESETS[resolve_target(options.target, options.precision)]
     check = verify if options.verify else None
@@ -35,8 +48,18 @@ def compile_graph(graph: Graph, device: Device, options: Options, *, donate: Col
         optimized = channels_last(optimized, prefers_channels_last)
         if check is not None:
             check(optimized)
-    templates = CpuTemplates(target, options.convolution)
-    program = lower(optimized, templates, fuse=options.optimize, dispatch=dispatch_report(graph), donate=donate)
-    artifact = assemble(program, target, options)
+
+    def lowered(templates: Templates) -> LoweredProgram:
+        return lower(optimized, templates, fuse=options.optimize, dispatch=dispatch_report(graph), donate=donate)
+
+    if records is None:
+        artifact = assemble(lowered(CpuTemplates(target, options.convolution)), target, options)
+    else:
+        tuning = Tuner(lowered, target, device, options, records).tune()
+        templates = ScheduledTemplates(target, options.convolution, tuning.schedules)
+        program = lowered(templates)
+        artifact = assemble(
+            program, target, options, tuning=tuning.rows, untuned=tuning.left, schedules=templates.chosen
+        )
     release_memory()
     return artifact
