@@ -29,6 +29,7 @@ from rlx.codegen.llvm.types import (
     splat_constant,
     suffix,
     undefined,
+    vector,
 )
 from rlx.codegen.target import Target
 
@@ -149,6 +150,24 @@ class ValueEmitter:
             low, high = self.shuffle(value, range(half)), self.shuffle(value, range(half, lanes))
             value, lanes = combine(low, high), half
         return combine(self.builder.extract_element(value, I32(0)), self.builder.extract_element(value, I32(1)))
+
+    def in_lanes(self, lanes: int, function: Callable[[ValueEmitter, ir.Value], ir.Value], value: ir.Value) -> ir.Value:
+        """function(value), where the function takes vectors of `lanes` lanes only and treats each lane alike."""
+        count = lanes_of(value.type)
+        if count == lanes:
+            return function(self, value)
+        if count == 1:
+            return self.builder.extract_element(function(self, self.splat(value, lanes)), I32(0))
+        if count < lanes:
+            wide = self.shuffle(value, [i % count for i in range(lanes)])
+            return self.shuffle(function(self, wide), range(count))
+        low, high = (self.shuffle(value, part) for part in (range(count // 2), range(count // 2, count)))
+        return self.join(self.in_lanes(lanes, function, low), self.in_lanes(lanes, function, high))
+
+    def look_up(self, table: Sequence[float], index: ir.Value) -> ir.Value:
+        """table[index % 16] of sixteen f32, for sixteen i32 lanes; AVX-512 only."""
+        entries = ir.Constant(vector(F32, 16), [F32(v) for v in table])
+        return self.call("llvm.x86.avx512.permvar.sf.512", entries.type, [entries, index])
 
     def any(self, mask: ir.Value) -> ir.Value:
         """Whether any lane of an i1 vector is set."""
