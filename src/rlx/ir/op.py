@@ -4,12 +4,14 @@ A primitive has `evaluate`, its meaning in NumPy, which is the oracle for every 
 body in primitives (or in other composites); a backend may claim it by name, or it is inlined. Exactly one of the two
 is set. The interpreter, verifier, documentation, op tests and coverage table are all made from these records.
 
-The registry fills while `rlx.ir.ops` and `rlx.ir.composites` are imported; `register` is also how a stranger adds a
-composite. After that it is only read, from any thread.
+The records of `rlx.ir.ops` and `rlx.ir.composites` are imported when the first is looked up: a process that only runs a
+cached program needs none. `register` is how a stranger adds a composite. After that the registry is only read, from any
+thread.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -113,8 +115,11 @@ REQUIRED = _Required()
 _OPS: dict[str, Op] = {}
 
 
-def register(op: Op) -> Op:
-    """Add a record. Raises IRError where the name is taken, or where `evaluate` and `expand` are not exactly one."""
+def define(op: Op) -> Op:
+    """Add a record of RLX's own, while its module is imported.
+
+    Raises IRError where the name is taken, or where `evaluate` and `expand` are not exactly one.
+    """
     if op.name in _OPS:
         raise IRError(f"op {op.name!r} is registered already")
     if (op.evaluate is None) == (op.expand is None):
@@ -123,10 +128,16 @@ def register(op: Op) -> Op:
     return op
 
 
+def register(op: Op) -> Op:
+    """Add a stranger's record beside RLX's own. Raises as `define`."""
+    all_ops()
+    return define(op)
+
+
 def get(name: str) -> Op:
     """The record named `name`. Raises UnknownOp, naming the nearest."""
     try:
-        return _OPS[name]
+        return _OPS.get(name) or all_ops()[name]
     except KeyError:
         close = nearest(name, _OPS)
         raise UnknownOp(f"no op is named {name!r}", hint=f"did you mean {close!r}?" if close else None) from None
@@ -134,6 +145,8 @@ def get(name: str) -> Op:
 
 def all_ops() -> Mapping[str, Op]:
     """Name -> record, in order of registration."""
+    for records in ("rlx.ir.composites", "rlx.ir.ops"):
+        importlib.import_module(records)
     return dict(_OPS)
 
 

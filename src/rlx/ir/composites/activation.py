@@ -15,7 +15,7 @@ from rlx.ir.builder import GraphBuilder, broadcast_shapes
 from rlx.ir.composites.numerics import widen
 from rlx.ir.dtypes import DType, bf16, f16, f32, f64, i8, i32
 from rlx.ir.graph import Attribute, Value
-from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, register
+from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, define
 from rlx.ir.ops.signature import FLOATS, INTEGERS, choice, operands, require, require_dtype, require_same_dtype
 from rlx.ir.types import TensorType
 
@@ -65,7 +65,7 @@ def _unary(
         yield Sample((np.zeros((0, 3), dtypes[0].numpy),))
         yield Sample((_numbers(rng, (), dtypes[0]),))
 
-    return register(
+    return define(
         Op(
             name=name,
             summary=summary,
@@ -218,7 +218,7 @@ def _sample_prelu(rng: np.random.Generator) -> Iterator[Sample]:
             yield Sample((_numbers(rng, (2, 5, 7), dtype), _numbers(rng, shape, dtype)))
 
 
-register(
+define(
     Op(
         name="prelu",
         summary="x where x >= 0, else slope * x; the slope broadcasts to x's shape.",

@@ -18,7 +18,7 @@ from rlx.ir.composites.numerics import require_float, spread, widen
 from rlx.ir.dim import Dim
 from rlx.ir.dtypes import bf16, bool_, f16, f32, f64, i32
 from rlx.ir.graph import Value
-from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, register
+from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, define
 from rlx.ir.ops.signature import at_least, flag, require, require_same_dtype
 from rlx.ir.types import Shape, TensorType
 
@@ -169,7 +169,7 @@ def _sample(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample((draw(1, 2, 33, 16), draw(1, 2, 17, 16), draw(1, 2, 17, 16)), {"causal": True})
 
 
-register(
+define(
     Op(
         name="attention",
         summary=(

@@ -10,7 +10,7 @@ from rlx.ir.builder import GraphBuilder
 from rlx.ir.composites.numerics import mean, widen
 from rlx.ir.dtypes import bf16, c64, f16, f32, f64, i32
 from rlx.ir.graph import Value
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, Sample, Tolerance, define
 from rlx.ir.ops.signature import NUMERIC, dimensions, operands, require_dtype, without
 from rlx.ir.types import TensorType
 
@@ -34,7 +34,7 @@ def _sample(rng: np.random.Generator) -> Iterator[Sample]:
             yield Sample((x,), {"dimensions": axes})
 
 
-register(
+define(
     Op(
         name="reduce_mean",
         summary="The sum over `dimensions`, which go, divided by their number of elements; ints truncate toward zero.",

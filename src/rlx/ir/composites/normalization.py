@@ -24,7 +24,7 @@ from rlx.ir.composites.numerics import (
 )
 from rlx.ir.dtypes import DType, bf16, f16, f32, f64
 from rlx.ir.graph import Value
-from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, register
+from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, define
 from rlx.ir.ops.signature import at_least, operands, require, whole
 from rlx.ir.types import Shape, TensorType
 
@@ -215,7 +215,7 @@ def _sample_batch_norm(rng: np.random.Generator) -> Iterator[Sample]:
             yield Sample((_draw(rng, shape, dtype), *vectors, variance), {"axis": axis})
 
 
-register(
+define(
     Op(
         name="layer_norm",
         summary="x normalised over the dimensions axis..rank, times scale, plus bias (which may be left out).",
@@ -226,7 +226,7 @@ register(
         tolerance=_SUMS,
     )
 )
-register(
+define(
     Op(
         name="rms_norm",
         summary="x over the root of its mean square over the dimensions axis..rank, times scale.",
@@ -237,7 +237,7 @@ register(
         tolerance=_SUMS,
     )
 )
-register(
+define(
     Op(
         name="group_norm",
         summary="x [N, C, ...] normalised over each group of C / groups channels, times scale [C], plus bias [C].",
@@ -248,7 +248,7 @@ register(
         tolerance=_SUMS,
     )
 )
-register(
+define(
     Op(
         name="instance_norm",
         summary="x [N, C, spatial...] normalised over the spatial dimensions, times scale [C], plus bias [C].",
@@ -259,7 +259,7 @@ register(
         tolerance=_SUMS,
     )
 )
-register(
+define(
     Op(
         name="batch_norm",
         summary="(x - mean) / sqrt(var + epsilon) * scale + bias, the four vectors lying along the dimension `axis`.",

@@ -10,7 +10,7 @@ from rlx.ir.builder import GraphBuilder
 from rlx.ir.composites.numerics import spread
 from rlx.ir.dtypes import DType, bool_, f32, i8, i32, i64, u8
 from rlx.ir.graph import Value
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, Sample, Tolerance, define
 from rlx.ir.ops.signature import FLOATS, INTEGERS, is_size, require, require_dtype
 from rlx.ir.types import TensorType
 
@@ -64,7 +64,7 @@ def _sample(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample((signed, np.array(3.5, np.float32), np.array(-2, np.float32)), {"depth": 7, "axis": 0, "dtype": f32})
 
 
-register(
+define(
     Op(
         name="one_hot",
         summary=(

@@ -24,7 +24,7 @@ from rlx.ir.composites.cell_activation import CellActivation, cell_activations
 from rlx.ir.composites.numerics import require_float, widen
 from rlx.ir.dtypes import DType, f16, f32, f64, i32, i64
 from rlx.ir.graph import Attribute, Value
-from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, register
+from rlx.ir.op import Attrs, Call, Op, Sample, Tolerance, define
 from rlx.ir.ops.signature import at_least, choice, flag, require
 from rlx.ir.types import Shape, Size, TensorType
 
@@ -333,7 +333,7 @@ def _register(cell: _Cell, summary: str, attrs: Mapping[str, Attribute], variant
         {"optional": every, "direction": "reverse"},
         {"optional": every, "direction": "bidirectional"},
     )
-    return register(
+    return define(
         Op(
             name=cell.name,
             summary=summary,

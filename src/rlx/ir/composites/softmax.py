@@ -13,7 +13,7 @@ from rlx.ir.builder import GraphBuilder
 from rlx.ir.composites.numerics import kept, normal_axis, reduce, require_float, spread, widen
 from rlx.ir.dtypes import bf16, f16, f32, f64
 from rlx.ir.graph import Value
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, Sample, Tolerance, define
 from rlx.ir.ops.signature import flag, operands, require
 from rlx.ir.types import TensorType
 
@@ -97,7 +97,7 @@ for _name, _summary, _expand in (
     ("softmax", "exp(x) over its sum along the dimension `axis`.", _expand_softmax),
     ("log_softmax", "The logarithm of softmax along the dimension `axis`.", _expand_log_softmax),
 ):
-    register(
+    define(
         Op(
             name=_name,
             summary=_summary,
@@ -109,7 +109,7 @@ for _name, _summary, _expand in (
         )
     )
 
-register(
+define(
     Op(
         name="logsumexp",
         summary="log(sum(exp(x))) over the dimensions `axes` (None: all), which `keepdims` leaves with size 1.",

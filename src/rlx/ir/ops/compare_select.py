@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import ALL, DType, bool_
-from rlx.ir.op import Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops import sampling
 from rlx.ir.ops.pointwise import direct, record, to_bool
 from rlx.ir.ops.signature import (
@@ -62,7 +62,7 @@ def _select_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((sampling.random(rng, shape, bool_), x, y))
 
 
-register(
+define(
     Op(
         "select",
         "on_true where pred, else on_false; select(pred, on_true, on_false), all of one shape.",

@@ -12,7 +12,7 @@ import numpy as np
 from rlx.ir.builder import GraphBuilder
 from rlx.ir.dtypes import bool_, f32, i32, i64
 from rlx.ir.graph import Graph
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, define
 from rlx.ir.ops import sampling
 from rlx.ir.ops.signature import at_least, flag, require, require_dtype, require_scalar, whole
 from rlx.ir.types import TensorType
@@ -66,7 +66,7 @@ def _cond_samples(rng: np.random.Generator) -> Iterator[Sample]:
             yield Sample(arrays, {}, tuple(branches))
 
 
-register(
+define(
     Op(
         "cond",
         "The outputs of one of two regions on the operands: cond(pred, operands...), the first where pred is true.",
@@ -115,7 +115,7 @@ def _while_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample(arrays, {"num_carry": 2}, regions)
 
 
-register(
+define(
     Op(
         "while_loop",
         "The carry after the body has run for as long as the test held: while_loop(carry..., consts...), regions test"
@@ -193,7 +193,7 @@ def _scan_samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield Sample((np.array(3, np.int32),), {"num_carry": 1, "num_xs": 0, "length": 5, "reverse": False}, (region,))
 
 
-register(
+define(
     Op(
         "scan",
         "A loop of `length` steps over slices of xs: scan(carry..., xs..., consts...) with the region body of"

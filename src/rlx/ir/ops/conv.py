@@ -13,7 +13,7 @@ import numpy as np
 
 from rlx.errors import TypeRuleError
 from rlx.ir.dtypes import DType, f32, from_numpy
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, define
 from rlx.ir.ops import sampling
 from rlx.ir.ops.dot import matmul
 from rlx.ir.ops.signature import (
@@ -121,7 +121,7 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield sample((1, 8, 12, 12), (16, 8, 7, 7), strides=(2, 2), padding=((3, 3), (3, 3)))
 
 
-register(
+define(
     Op(
         "conv_general",
         "The convolution of x [N, C, *S] with w [O, C / groups, *K] is [N, O, *S']; padding comes after lhs_dilation.",

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from rlx.ir.dtypes import ALL, DType, bool_, f16, f32, f64, from_numpy
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.signature import FLOATS, INTEGERS, dtype, operands, require
 from rlx.ir.types import TensorType
@@ -96,7 +96,7 @@ def _convert_values(rng: np.random.Generator, source: DType) -> np.ndarray:
     return np.concatenate([sampling.edges(source), spread])
 
 
-register(
+define(
     Op(
         "convert",
         "x by value as dtype: float to int truncates and saturates (NaN gives 0), int to int wraps, to bool asks"
@@ -138,7 +138,7 @@ def _bitcast_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((sampling.random(rng, shape, f32),), {"dtype": from_numpy(np.int32)})
 
 
-register(
+define(
     Op(
         "bitcast_convert",
         "The bits of x read as dtype, which has as many bits an element.",

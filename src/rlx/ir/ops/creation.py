@@ -8,7 +8,7 @@ import numpy as np
 
 from rlx.errors import IRError, TypeRuleError
 from rlx.ir.dtypes import ALL, f32, i32
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops import sampling
 from rlx.ir.ops.convert import convert_array
 from rlx.ir.ops.signature import (
@@ -45,7 +45,7 @@ def _constant_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((), {"value": sampling.random(rng, shape, f32)})
 
 
-register(
+define(
     Op(
         "constant",
         "The array `value`, part of the program.",
@@ -79,7 +79,7 @@ def _iota_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((), {"shape": shape, "dimension": 0, "dtype": i32})
 
 
-register(
+define(
     Op(
         "iota",
         "0, 1, 2, ... along `dimension` of a tensor of `shape`, each converted to dtype.",

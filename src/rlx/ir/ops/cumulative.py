@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import DType, f32
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, define
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.signature import NUMERIC, ORDERED, Evaluate, Infer, dimension, flag, operands, require_dtype
 from rlx.ir.types import TensorType
@@ -84,7 +84,7 @@ for _name, _summary, _function, _accepted, _terms, _low, _high in (
     ("cummax", "The largest of x up to each element; NaN from the first NaN on.", _max, ORDERED, False, -9, 9),
     ("cummin", "The smallest of x up to each element; NaN from the first NaN on.", _min, ORDERED, False, -9, 9),
 ):  # fmt: skip
-    register(
+    define(
         Op(
             _name,
             _summary,

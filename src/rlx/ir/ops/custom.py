@@ -13,7 +13,7 @@ from rlx.errors import IRError
 from rlx.ir.custom import find_custom_call, get_custom_call
 from rlx.ir.dtypes import DType
 from rlx.ir.graph import Attribute
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops.signature import at_least, is_size, require
 from rlx.ir.types import TensorType, type_of
 
@@ -71,7 +71,7 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     return iter(())
 
 
-register(
+define(
     Op(
         "custom_call",
         "The registered function `target` on the operands; results have the declared shapes and dtypes.",

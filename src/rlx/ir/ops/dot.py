@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import DType, bf16, f16, f32, f64, from_numpy, i8, i32, i64, u8
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, define
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.convert import convert_array
 from rlx.ir.ops.signature import (
@@ -150,7 +150,7 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield sample(x, y, f32, attr)
 
 
-register(
+define(
     Op(
         "dot_general",
         "Products of x and y summed over the contract dimensions: batch dimensions, then those of x that are free, then"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import ALL, DType, f32, i8, i32, i64, u8, u32
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops import sampling
 from rlx.ir.ops.signature import (
     INTEGERS,
@@ -69,7 +69,7 @@ def _slice_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield sample(shape, f32, starts, i32, window)
 
 
-register(
+define(
     Op(
         "dynamic_slice",
         "The window of `sizes` that begins at run-time starts: dynamic_slice(x, start of each dimension...).",
@@ -114,7 +114,7 @@ def _update_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield sample(shape, window, f32, starts, i32)
 
 
-register(
+define(
     Op(
         "dynamic_update_slice",
         "x with `update` written at run-time starts: dynamic_update_slice(x, update, start of each dimension...).",

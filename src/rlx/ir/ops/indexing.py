@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlx.ir.dtypes import ALL, DType, bool_, f16, f32, i8, i16, i32, i64, u8
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, define
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.signature import (
     COMPLEXES,
@@ -196,7 +196,7 @@ def _gather_attrs(offset: tuple, collapsed: tuple, start_map: tuple, window: tup
     }
 
 
-register(
+define(
     Op(
         "gather",
         "Windows of `slice_sizes` from x at the places that `indices` names: gather(x, indices); clip moves windows"
@@ -335,7 +335,7 @@ def _scatter_attrs(window_dims: tuple, inserted: tuple, to_operand: tuple, combi
     }
 
 
-register(
+define(
     Op(
         "scatter",
         "x with windows of `updates` combined into it at the places that `indices` names: scatter(x, indices, updates);"

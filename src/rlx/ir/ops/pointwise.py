@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import DType, bool_, from_numpy
-from rlx.ir.op import Attrs, Call, Op, RunRegion, Tolerance, register
+from rlx.ir.op import Attrs, Call, Op, RunRegion, Tolerance, define
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.signature import Evaluate, Infer, operands, require_dtype, require_same_dtype, require_same_shape
 from rlx.ir.types import TensorType
@@ -84,7 +84,7 @@ def record(
 
     low, high: where its random samples lie, unless `samples` replaces them.
     """
-    return register(
+    return define(
         Op(
             name,
             summary,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import u32, u64
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops import sampling
 from rlx.ir.ops.signature import choice, dtype, operands, require, require_dtype, sizes
 from rlx.ir.types import TensorType
@@ -80,7 +80,7 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((np.array(key, np.uint32),), {"shape": (5,), "dtype": u32, "algorithm": "threefry2x32"})
 
 
-register(
+define(
     Op(
         "rng_bits",
         "Random bits of `shape` and dtype u32 or u64, from a key u32[2] alone.",

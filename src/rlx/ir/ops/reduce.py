@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import DType, bf16, bool_, f16, f32, i8, i32, i64, u8
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, define
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.signature import (
     BOOL,
@@ -123,7 +123,7 @@ for _name, _summary, _reduction, _accepted, _terms, _low, _high in (
     ("reduce_and", "Bitwise and over `dimensions`; all ones over nothing.", reduce_and, _BITS, False, -9, 9),
     ("reduce_or", "Bitwise or over `dimensions`; zero over nothing.", reduce_or, _BITS, False, -9, 9),
 ):
-    register(
+    define(
         Op(
             _name,
             _summary,
@@ -177,7 +177,7 @@ for _name, _summary, _high in (
     ("argmax", "The first position of the largest along `dimension`, NaN above all.", True),
     ("argmin", "The first position of the smallest along `dimension`, NaN below all.", False),
 ):
-    register(
+    define(
         Op(
             _name,
             _summary,

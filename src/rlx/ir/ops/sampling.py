@@ -6,6 +6,7 @@ Everything is drawn from the generator that is handed in, so equal seeds give eq
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +14,12 @@ import numpy as np
 from rlx.ir.dtypes import DType
 from rlx.ir.op import Attrs, Sample
 
-Samples = Callable[[np.random.Generator], Iterator[Sample]]
+if TYPE_CHECKING:
+    Generator = np.random.Generator
+else:
+    Generator = "np.random.Generator"  # 10 ms to import, and few processes draw samples
+
+Samples = Callable[[Generator], Iterator[Sample]]
 #: Shapes that find mistakes: odd sizes past a vector's width, size 1, empty, rank 0.
 SHAPES: tuple[tuple[int, ...], ...] = ((3, 37), (1,), (0, 3), ())
 

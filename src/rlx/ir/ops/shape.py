@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import ALL, bf16, f32, i8, i64
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops import sampling
 from rlx.ir.ops.signature import (
     at_least,
@@ -60,7 +60,7 @@ def _broadcast_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((sampling.random(rng, shape, f32),), {"shape": to, "broadcast_dims": dims})
 
 
-register(
+define(
     Op(
         "broadcast_in_dim",
         "x repeated to `shape`: dimension i of x lies along broadcast_dims[i] (increasing), sizes equal or 1.",
@@ -97,7 +97,7 @@ def _reshape_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((sampling.random(rng, shape, f32),), {"shape": to})
 
 
-register(
+define(
     Op(
         "reshape",
         "The elements of x, in row-major order, as `shape`.",
@@ -132,7 +132,7 @@ def _transpose_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((sampling.random(rng, shape, f32),), {"permutation": order})
 
 
-register(
+define(
     Op(
         "transpose",
         "x with its dimensions reordered: dimension i of the result is permutation[i] of x.",
@@ -161,7 +161,7 @@ def _rev_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((sampling.random(rng, shape, f32),), {"dimensions": dims})
 
 
-register(
+define(
     Op(
         "rev",
         "x with the order of elements reversed along `dimensions`.",
@@ -206,7 +206,7 @@ def _concatenate_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample(tuple(sampling.random(rng, (3, n), d) for n in (17, 1, 33)), {"dimension": 1})
 
 
-register(
+define(
     Op(
         "concatenate",
         "The operands one after another along `dimension`; their other sizes are equal.",

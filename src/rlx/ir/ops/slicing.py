@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import ALL, DType, f32
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops import sampling
 from rlx.ir.ops.signature import (
     ints,
@@ -57,7 +57,7 @@ def _slice_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield Sample((sampling.random(rng, shape, f32),), {"starts": starts, "limits": limits, "strides": strides})
 
 
-register(
+define(
     Op(
         "slice",
         "Elements starts[i], starts[i] + strides[i], ... below limits[i] along each dimension i.",
@@ -133,7 +133,7 @@ def _pad_samples(rng: np.random.Generator) -> Iterator[Sample]:
         yield sample(shape, f32, low, high, interior)
 
 
-register(
+define(
     Op(
         "pad",
         "x with the scalar padding_value around it and between elements: pad(x, padding_value); low[i] and high[i] are"

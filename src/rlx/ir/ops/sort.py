@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import ALL, DType, f32, i32, i64
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, define
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.signature import (
     ORDERED,
@@ -70,7 +70,7 @@ def _sort_samples(rng: np.random.Generator) -> Iterator[Sample]:
             yield Sample((sampling.random(rng, shape, f32),), attrs(axis, descending=descending))
 
 
-register(
+define(
     Op(
         "sort",
         "The operands reordered alike along `dimension`, by the first num_keys of them lexicographically; stable.",
@@ -126,7 +126,7 @@ def _top_k_samples(rng: np.random.Generator) -> Iterator[Sample]:
             yield sample(sampling.random(rng, shape, f32), k, axis, largest)
 
 
-register(
+define(
     Op(
         "top_k",
         "The k largest (smallest) along `dimension`, sorted, and their positions as i32; of equals the first first.",

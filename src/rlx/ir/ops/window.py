@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from rlx.ir.dtypes import DType, f32
-from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, register
+from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, define
 from rlx.ir.ops import precision, sampling
 from rlx.ir.ops.reduce import Reduction, reduce_max, reduce_min, reduce_sum
 from rlx.ir.ops.signature import NUMERIC, ORDERED, Evaluate, Infer, ints, operands, pairs, require, require_dtype
@@ -126,7 +126,7 @@ for _name, _summary, _reduction, _identity, _accepted, _terms in (
     ("reduce_window_max", "The largest of each window.", reduce_max, precision.lowest, ORDERED, False),
     ("reduce_window_min", "The smallest of each window.", reduce_min, precision.highest, ORDERED, False),
 ):
-    register(
+    define(
         Op(
             _name,
             _summary,
