@@ -132,3 +132,10 @@ def test_a_precision_is_honoured_or_refused(rlx, affine):
     refused = rlx("run", affine, "--precision", "f8", "--json")
     assert refused.code == 2
     assert "expected one of f32, bf16, int8-dynamic" in refused.document["error"]["message"]
+
+
+def test_a_policy_of_convolutions_is_honoured_or_refused(rlx, affine):
+    assert rlx("run", affine, "--convolution", "winograd-4x4").code == 0
+    refused = rlx("run", affine, "--device", "reference", "--convolution", "winograd-4x4", "--json")
+    assert refused.code == 2
+    assert "'winograd-4x4' is not to be had on reference" in refused.document["error"]["message"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -15,6 +17,8 @@ from rlx.codegen.kernel import Kernel
 from rlx.codegen.llvm.module import emit_kernel, new_module
 from rlx.codegen.llvm.object import target_machine
 from rlx.codegen.target import PRESETS, Target
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 _PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -76,7 +76,7 @@ def conv_kernels(
             kernel = (
                 WinogradKernel(target, spec, epilogue, plane, plan) if plan else pixel_kernel(target, spec, epilogue)
             )
-            return _channels_last(target, kernel)
+            return channels_last_kernels(target, kernel)
     if spec.size[-1] > 1 and spec.x.strides[-1] != 1:
         return None  # gathering pixel by pixel costs more than a dense copy
     if takes(spec):
@@ -145,7 +145,8 @@ def _depthwise(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernel
     return ConvKernels(None, 0, compute)
 
 
-def _channels_last(target: Target, kernel: PixelKernel | WinogradKernel) -> ConvKernels:
+def channels_last_kernels(target: Target, kernel: PixelKernel | WinogradKernel) -> ConvKernels:
+    """What the lowering launches for a kernel of channels-last convolutions."""
     spec, epilogue = kernel.spec, kernel.epilogue
     compute = TemplateKernel(
         label="conv" if isinstance(kernel, PixelKernel) else "winograd",

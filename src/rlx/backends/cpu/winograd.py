@@ -10,9 +10,9 @@ Weights are transformed once, in setup, in f64, and rounded once. Transformed in
 while all panels of a block meet them. Tiles beyond the last are computed from whatever lies there, and thrown away. The
 order of sums depends on nothing but the convolution and the filtering, so any split of the grid gives the same bits.
 
-Outside the image pixels are zeros, as they are for the direct sum; but within a tile every output sees every input,
-with weights that cancel: an infinity or a NaN in the image, or sums that overflow in between, make all outputs of the
-tiles that see them NaN. See docs/backends.md for errors.
+Outside the image pixels are zeros, as they are for the direct sum; but within a tile outputs see inputs that are none
+of theirs, with weights that cancel: an infinity or a NaN in the image, or sums that overflow in between, may turn every
+output of a tile that holds them into NaN or infinity. See docs/backends.md for errors.
 """
 
 from __future__ import annotations
