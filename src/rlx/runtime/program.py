@@ -2,13 +2,15 @@
 
 Host arrays in give host arrays out; `Buffer`s in give `Buffer`s out, on the program's device. Names, shapes and dtypes
 are checked before anything runs; nothing is converted. Inputs are only read, except those that the program was compiled
-to take as donations (`rlx.runtime.donation`); output arrays are fresh at each call, or the caller's own with `out`. Any
-thread may call; runs of one program take turns.
+to take as donations (`rlx.runtime.donation`); output arrays are fresh at each call, or the caller's own with `out`.
+Large fresh ones lie in memory of the host's `DeviceMemory`, which goes back there with the array. Any thread may call;
+runs of one program take turns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,7 +33,9 @@ from rlx.runtime.report import Report, make_report
 from rlx.runtime.runner import BoundCall, Runner
 
 Array = Any  # what np.asarray takes
-_ndarray, _empty = np.ndarray, np.empty
+_ndarray = np.ndarray
+#: Results from this many bytes on take the memory that earlier ones have left: fresh pages cost more than most work.
+_KEPT = 1 << 20
 _DENSE = 0x1 | 0x100  # NumPy's flags of arrays that are C-contiguous and aligned to their elements
 
 
@@ -94,7 +98,7 @@ class CompiledGraph:
         self._source = source
         self._defaults = dict(defaults)
         self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]
-        self._results = [(name, t.sizes, t.dtype.numpy) for name, t in self.outputs.items()]
+        self._results = [(name, _maker(t)) for name, t in self.outputs.items()]
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:
         """`run` with the inputs as keywords."""
@@ -133,7 +137,7 @@ class CompiledGraph:
             self._refuse_unknown(inputs)
         given = self._given_outputs(out) if out else {}
         elsewhere = {*given, *self.in_inputs}
-        results = {name: np.empty(shape, dtype) for name, shape, dtype in self._results if name not in elsewhere}
+        results = {name: make() for name, make in self._results if name not in elsewhere}
         if self.donated:
             named = dict(zip(self.inputs, arrays, strict=True))
             check_arrays(self.donated, inputs, named, given)
@@ -261,8 +265,8 @@ class CompiledGraph:
                 return None
             arrays.append(array)
         results = {}
-        for name, shape, dtype in self._results:
-            results[name] = result = _empty(shape, dtype)
+        for name, make in self._results:
+            results[name] = result = make()
             arrays.append(result)
         run(arrays)
         return results
@@ -411,3 +415,10 @@ class CompiledGraph:
             raise ShapeMismatch(f"{what} has shape {buffer.type.shape}, the program has {type.shape}")
         if not buffer.is_contiguous:
             raise ShapeMismatch(f"{what} is not contiguous", hint="copy it into a contiguous buffer")
+
+
+def _maker(type: TensorType) -> Callable[[], np.ndarray]:
+    """Makes arrays of unknown content for one output."""
+    if type.nbytes < _KEPT:
+        return partial(np.empty, type.sizes, type.dtype.numpy)
+    return lambda: Buffer.empty(type, name="a result").numpy()
