@@ -12,12 +12,17 @@ TEST_MODELS = $(DEMO_MODELS) basic-pitch==0.4.0 magika==1.0.3 rapidocr-onnxrunti
 # What the WebGPU tests need beyond wgpu: a Vulkan loader and an adapter, here one in software.
 VULKAN_PACKAGES = libvulkan1 mesa-vulkan-drivers
 
-.PHONY: help demo test test-all lint bench clean vulkan vulkan-note
+# What `make test-isa` runs under each instruction set in turn; the ones that this machine lacks are skipped.
+ISA = avx512 avx512_bf16 avx512_vnni amx_bf16 avx2 portable
+ISA_TESTS = tests/backends/cpu tests/fuzz tests/runtime tests/frontends/test_onnx_native.py tests/frontends/huggingface
+
+.PHONY: help demo test test-all test-isa lint bench clean vulkan vulkan-note
 
 help:
 	@echo "make demo      a sentence encoder, compiled by RLX, answers a search over RLX's own documentation"
 	@echo "make test      the tests"
 	@echo "make test-all  the tests, slow sweeps included"
+	@echo "make test-isa  the tests of ops and models, with each of the CPU's instruction sets forced in turn"
 	@echo "make vulkan    a Vulkan adapter in software, from Debian's packages, for the WebGPU tests; needs root"
 	@echo "make lint      ruff, basedpyright and import-linter"
 	@echo "make bench     RLX beside OpenVINO, onnxruntime and PyTorch; writes docs/benchmarks.md"
@@ -30,6 +35,12 @@ test: .venv-test/ready vulkan-note
 
 test-all: .venv-test/ready vulkan-note
 	$(PYTEST) $(PYTEST_ARGS)
+
+test-isa: .venv-test/ready
+	@for target in $(ISA); do \
+		echo "-- $$target"; \
+		$(PYTEST) -m "not slow" --target $$target $(PYTEST_ARGS) $(ISA_TESTS) || exit 1; \
+	done
 
 vulkan:
 	apt-get update

@@ -1,5 +1,6 @@
-"""What all tests share: real models, read from the packages that `make test` installs, and a plug-in device."""
+"""What all tests share: --target, real models, read from the packages that `make test` installs, a plug-in device."""
 
+import os
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -8,9 +9,30 @@ from pathlib import Path
 
 import pytest
 
+from rlx.backends.cpu.host import resolve_target
 from rlx.driver import Device
+from rlx.options import TARGETS, OptionError
 
 PLUGIN = Path(__file__).parents[1] / "examples" / "backend_plugin"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--target", choices=TARGETS, help="the CPU's instruction set where a test names none")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    target = config.getoption("--target")
+    if target:
+        os.environ["RLX_TARGET"] = target
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip everything where this machine cannot run the forced target."""
+    try:
+        resolve_target(config.getoption("--target") or "native")
+    except OptionError as refusal:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=str(refusal)))
 
 
 def package_directory(name: str) -> Path:
