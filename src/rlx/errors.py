@@ -460,6 +460,12 @@ class DonationError(RunError, ValueError):
     code = "RLX-R016"
 
 
+class TunedAnswerDiffers(RunError, ArithmeticError):
+    """A program with tuned schedules gives other bits than the same program without."""
+
+    code = "RLX-R017"
+
+
 # -- user interface ------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from rlx.cli.inspect import inspect
 from rlx.cli.plan import plan
 from rlx.cli.run import run
 from rlx.cli.terminal import print_error, print_note
+from rlx.cli.tune import tune
 from rlx.errors import RLXError, UsageError
 from rlx.version import __version__
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, inspect, bench, devices, doctor, conformance, plan):
+for command in (run, inspect, bench, tune, devices, doctor, conformance, plan):
     app.command()(command)
 
 

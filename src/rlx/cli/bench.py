@@ -32,6 +32,7 @@ from rlx.cli.program import (
     SeedOption,
     ShapeOption,
     ThreadsOption,
+    TuneOption,
     compile_model,
     load_model,
     open_session,
@@ -76,6 +77,7 @@ def bench(
     threads: ThreadsOption = None,
     precision: PrecisionOption = "f32",
     convolution: ConvolutionOption = "direct",
+    tune: TuneOption = False,
     budget: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend measuring each.")] = 2.0,
     roofline: Annotated[bool, typer.Option("--roofline", help="Show each kernel beside its own limit.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the roofline into this .svg file.")] = None,
@@ -87,7 +89,7 @@ def bench(
     by_kernel = roofline or svg is not None or html is not None
     if against is not None and not model.endswith(".onnx"):
         raise UsageError(f"--against {against.value} needs an .onnx file, {model!r} is none")
-    session = open_session(device, threads, precision, convolution)
+    session = open_session(device, threads, precision, convolution, tune=tune)
     if by_kernel and session.device.kind != "cpu":
         raise UsageError(f"--roofline needs a device whose ceilings can be measured: the cpu, not {session.device}")
     program = compile_model(session, load_model(model), read_shapes(shape or []))

@@ -19,6 +19,7 @@ from rlx.cli.program import (
     PrecisionOption,
     ShapeOption,
     ThreadsOption,
+    TuneOption,
     compile_model,
     inputs_of,
     load_model,
@@ -58,6 +59,7 @@ def inspect(
     threads: ThreadsOption = None,
     precision: PrecisionOption = "f32",
     convolution: ConvolutionOption = "direct",
+    tune: TuneOption = False,
     show: Annotated[list[Section] | None, typer.Option("--show", help="Only this section. Repeatable.")] = None,
     svg: SvgOption = None,
     html: HtmlOption = None,
@@ -74,7 +76,7 @@ def inspect(
     graph = None if still_open else _specialize(loaded, shapes)
     program = None
     if graph is not None and (svg or html or wanted & _NEED_PROGRAM):
-        program = compile_model(open_session(device, threads, precision, convolution), graph, {})
+        program = compile_model(open_session(device, threads, precision, convolution, tune=tune), graph, {})
     if program is not None and svg is not None:
         write_drawing(svg, program.report.memory.svg())
     if program is not None and html is not None:
@@ -127,7 +129,14 @@ def _document(
             document["dispatch"] = [{"op": op, "where": where, "way": way} for op, where, way in report.dispatch]
         if Section.fusion in wanted:
             document["fusion"] = [
-                {"kernel": s.kernel, "label": s.label, "ops": s.ops, "flops": s.flops, "bytes": s.bytes}
+                {
+                    "kernel": s.kernel,
+                    "label": s.label,
+                    "ops": s.ops,
+                    "flops": s.flops,
+                    "bytes": s.bytes,
+                    "schedule": s.schedule,
+                }
                 for s in report.steps
             ]
         if Section.memory in wanted:
@@ -174,7 +183,11 @@ def _print_program(program: CompiledGraph, wanted: set[Section]) -> None:
             for i, s in enumerate(report.steps)
         ]
         title = f"{len(rows)} launches, {len(report.setup)} at load; {report.cache} in {seconds(report.seconds)}"
-        print_table(title, (">step", "kernel", "computes", "fused ops"), rows)
+        columns = (">step", "kernel", "computes", "fused ops")
+        if any(s.schedule for s in report.steps):
+            columns = (*columns, "tuned to")
+            rows = [(*row, s.schedule) for row, s in zip(rows, report.steps, strict=True)]
+        print_table(title, columns, rows)
     if Section.memory in wanted:
         memory = report.memory
         title = (

@@ -33,13 +33,16 @@ PrecisionOption = Annotated[
 ConvolutionOption = Annotated[
     str, typer.Option("--convolution", metavar="|".join(CONVOLUTIONS), help="Numeric policy of convolutions.")
 ]
+TuneOption = Annotated[
+    bool, typer.Option("--tune", help="With measured schedules; measures those that `rlx tune` has not.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for machines.")]
 
 
-def open_session(device: str, threads: int | None, precision: str, convolution: str) -> Session:
+def open_session(device: str, threads: int | None, precision: str, convolution: str, *, tune: bool = False) -> Session:
     """A session as the options of a command describe it. Raises DeviceNotFound or OptionError."""
-    options = Options(precision=precision, convolution=convolution)
+    options = Options(precision=precision, convolution=convolution, tune=tune)
     return Session(device, options if threads is None else replace(options, threads=threads))
 
 

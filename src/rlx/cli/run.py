@@ -22,6 +22,7 @@ from rlx.cli.program import (
     SeedOption,
     ShapeOption,
     ThreadsOption,
+    TuneOption,
     compile_model,
     inputs_of,
     load_model,
@@ -42,13 +43,14 @@ def run(
     threads: ThreadsOption = None,
     precision: PrecisionOption = "f32",
     convolution: ConvolutionOption = "direct",
+    tune: TuneOption = False,
     output: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Save each output as .npy.")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model once and show its outputs."""
     given, shapes = read_arrays(inputs or []), read_shapes(shape or [])
-    session = open_session(device, threads, precision, convolution)
+    session = open_session(device, threads, precision, convolution, tune=tune)
     loaded = load_model(model)
     check_names(given, inputs_of(loaded), "--input")
     program = compile_model(session, loaded, {**{name: f.array.shape for name, f in given.items()}, **shapes})

@@ -84,6 +84,10 @@ class Product:
     in_matrix_registers: bool = False
     paired: bool = False
 
+    def __str__(self) -> str:
+        columns = "+".join(map(str, self.columns))
+        return f"{f'{self.batch} of ' if self.batch > 1 else ''}{self.rows}x{columns}x{self.depth}"
+
     @cached_property
     def default(self) -> Schedule:
         """The planner's choice."""

@@ -21,7 +21,7 @@ from rlx.backends.cpu.walker import ALIGNMENT
 from rlx.codegen.kernel import Memory
 from rlx.codegen.program import Launch, LoweredProgram, Operand, VirtualBuffer, walk_steps
 from rlx.codegen.target import Target
-from rlx.driver import Device
+from rlx.driver import Buffer, Device
 from rlx.ir import TensorType
 from rlx.ir.dtypes import DType, u8
 from rlx.options import Options
@@ -70,7 +70,7 @@ def candidates_of(program: LoweredProgram, sites: Mapping[str, str]) -> tuple[di
 
 
 class Trial:
-    """A candidate, compiled and loaded; calling it runs `copies` launches."""
+    """A candidate, compiled and loaded; one run is `copies` launches."""
 
     def __init__(self, candidate: Candidate, copies: int, target: Target, device: Device, options: Options) -> None:
         program, inputs, sources = _program(candidate, copies)
@@ -80,13 +80,17 @@ class Trial:
         rng = np.random.default_rng(_SEED)
         parameters = {f"p{i}": _random(rng, b, dtypes, factor=True) for i, b in enumerate(sources)}
         factors = {o.buffer for o in candidate.launch.operands[:2]}
-        self._inputs = [_random(rng, b, dtypes, factor=b in factors) for b in inputs]
-        self._outputs = [_random(rng, b, dtypes, factor=False) for b in candidate.writes]
+        self._inputs = [Buffer.from_numpy(_random(rng, b, dtypes, factor=b in factors)) for b in inputs]
+        self._outputs = [Buffer.from_numpy(_random(rng, b, dtypes, factor=False)) for b in candidate.writes]
+        self._label = candidate.launch.kernel.label
         self._executable.bind_parameters(parameters)
-        arrays = (*self._inputs, *self._outputs)
-        self.run = self._executable.bind_addresses([a.ctypes.data for a in arrays], arrays)
-        self.run()
-        self.answer = b"".join(a.tobytes() for a in self._outputs)
+        self._executable.run(self._inputs, self._outputs)
+        self.answer = b"".join(buffer.numpy().tobytes() for buffer in self._outputs)
+
+    def run(self) -> list[float]:
+        """Run once, launch by launch: the seconds of each."""
+        times = self._executable.time_kernels(self._inputs, self._outputs)
+        return [nanoseconds * 1e-9 for label, nanoseconds in times if label == self._label]
 
     def close(self) -> None:
         self._executable.close()

@@ -43,6 +43,8 @@ _LEAST_SHARE = 0.01
 _PACKED_BYTES, _MOST_COPIES = 32 << 20, 64
 #: Nanoseconds on one thread that one run of a trial should take, at least and at most, where copies decide it.
 _LEAST_NS, _MOST_NS = 200_000, 20_000_000
+#: Seconds of measuring in one tournament, once everything is compiled.
+_PLAY_S = 1.5
 
 #: Lowers the graph under the templates.
 Lower = Callable[[ScheduledTemplates], LoweredProgram]
@@ -65,7 +67,7 @@ class _Site:
     """One site that is being measured.
 
     known: schedules and the launches that they make; the default stands first. best: the winner so far.
-    times: median seconds of a launch of those that ran, and the rounds that they ran in.
+    times: seconds of a launch of those that ran, and how many launches were timed.
     """
 
     product: Product
@@ -169,9 +171,9 @@ class Tuner:
                     contenders[schedule] = Contender(trial.run)
                 else:
                     site.refused.append(schedule)
-            winner = play(list(contenders.values()), end - self._clock(), self._clock)
+            winner = play(list(contenders.values()), min(_PLAY_S, end - self._clock()), self._clock)
         for schedule, contender in contenders.items():
-            site.times[schedule] = (contender.typical / site.copies, len(contender.seconds))
+            site.times[schedule] = (contender.typical, len(contender.seconds))
         return next(schedule for schedule, contender in contenders.items() if contender is winner)
 
     def _finish(self, name: str, site: _Site, end: float) -> dict[str, Any]:
@@ -179,17 +181,17 @@ class Tuner:
         if site.best != site.default:
             with closing(self._trial(site, site.default)) as one, closing(self._trial(site, site.best)) as other:
                 default, winner = Contender(one.run), Contender(other.run)
-                better = confirm(default, winner, end - self._clock(), self._clock)
+                better = confirm(default, winner, min(_PLAY_S, end - self._clock()), self._clock)
             for schedule, contender in ((site.default, default), (site.best, winner)):
-                site.times[schedule] = (contender.typical / site.copies, len(contender.seconds))
+                site.times[schedule] = (contender.typical, len(contender.seconds))
             if not better:
                 site.best = site.default
         document = {
             "default": site.default.document(),
             "best": site.best.document(),
             "measured": [
-                {"schedule": schedule.document(), "seconds": seconds, "rounds": rounds}
-                for schedule, (seconds, rounds) in sorted(site.times.items(), key=lambda item: item[1][0])
+                {"schedule": schedule.document(), "seconds": seconds, "launches": launches}
+                for schedule, (seconds, launches) in sorted(site.times.items(), key=lambda item: item[1][0])
             ],
             "refused": [schedule.document() for schedule in site.refused],
         }
@@ -247,6 +249,7 @@ def _row(site: _Site, document: Mapping[str, Any] | None, measured: str) -> dict
     times = {} if document is None else _times(document)
     return {
         "label": launch.kernel.label,
+        "sizes": str(site.product),
         "ops": list(launch.sources),
         "location": str(launch.location),
         "launches": site.launches,
