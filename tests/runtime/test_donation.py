@@ -111,6 +111,39 @@ def test_only_the_updated_elements_are_written() -> None:
         assert len(steps[0]) == len(steps[1]) - 1
 
 
+def _decoding_step() -> Graph:
+    """One token's key and value go into caches, and its query, of four heads to a cache's two, attends to them."""
+    b = GraphBuilder("decoding_step")
+    caches = [b.input(name, TensorType((3, 2, 37, 16), f32)) for name in ("keys", "values")]
+    rows = [b.input(name, TensorType((3, 2, 1, 16), f32)) for name in ("key", "value")]
+    query, at = b.input("query", TensorType((3, 4, 1, 16), f32)), b.input("at", TensorType((), i32))
+    zero = b.constant(np.int32(0))
+    k, v = (b.emit("dynamic_update_slice", c, r, zero, zero, at, zero) for c, r in zip(caches, rows, strict=True))
+    seen = b.binary("le", b.iota((37,), 0, i32), b.emit("broadcast_in_dim", at, shape=(37,), broadcast_dims=()))
+    mask = b.emit("broadcast_in_dim", seen, shape=(1, 1, 1, 37), broadcast_dims=(3,))
+    mixed = b.emit("attention", query, k, v, mask, scale=0.25, causal=False, softcap=0.0)
+    return b.build({"mixed": mixed, "new_keys": k, "new_values": v})
+
+
+def test_a_decoding_step_over_donated_caches_copies_nothing() -> None:
+    graph = _decoding_step()
+    rng = np.random.default_rng(9)
+    inputs = {n: rng.normal(size=t.sizes).astype(np.float32) for n, t in graph.input_types.items() if n != "at"}
+    inputs["at"] = np.array(20, np.int32)
+    with Session("cpu", Options(cache=False, threads=2)).compile(graph, donate=("keys", "values")) as program:
+        assert program.in_inputs == {"new_keys": "keys", "new_values": "values"}
+        buffers = [Buffer.from_numpy(a.copy()) for a in inputs.values()]
+        sinks = [Buffer.empty(program.outputs["mixed"]), *buffers[:2]]
+        labels = [label for label, _ in program.executable.time_kernels(buffers, sinks)]
+        assert labels == ["dynamic_update_slice", "dynamic_update_slice", "attention", "end"]
+        for at in (0, 20, 36):
+            inputs["at"] = np.array(at, np.int32)
+            want = interpret(graph, inputs)
+            got = program.run(_copies(inputs))
+            for name, array in got.items():
+                np.testing.assert_allclose(array, want[name], rtol=0, atol=2e-6)
+
+
 def test_a_donated_input_is_memory_for_what_follows() -> None:
     b = GraphBuilder("scratch")
     x = b.input("x", TensorType((64, 64), f32))

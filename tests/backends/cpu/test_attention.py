@@ -200,8 +200,71 @@ def test_values_that_are_not_finite_reach_even_queries_that_do_not_see_them(runn
     assert np.isnan(out[:-1, -1]).all()
 
 
-def test_a_few_queries_are_left_to_streams_of_dot_products(runner) -> None:
-    case = Case((4,), 20, 16, 16)
+@pytest.mark.parametrize("n", [1, 7, 33, 257])
+@pytest.mark.parametrize(("d", "e"), [(1, 1), (40, 80), (64, 64)])
+@pytest.mark.parametrize("m", [1, 4])
+def test_a_few_queries(runner, m: int, d: int, e: int, n: int) -> None:
+    check(runner, Case((m,), n, d, e, batch=(5,), bias=n == 33, softcap=1.5 if n == 7 else 0.0))
+
+
+@pytest.mark.parametrize("mask", ["add", "bool"])
+@pytest.mark.parametrize("n", [21, 384])
+def test_a_few_queries_with_masks_and_one_that_sees_nothing(runner, mask: str, n: int) -> None:
+    def poke(operands, mask: np.ndarray) -> None:
+        mask[1] = False if mask.dtype == bool else -np.inf
+
+    out = check(runner, Case((3,), n, 16, 24, batch=(2,), mask=mask), poke=poke)
+    assert not out[:, 1].any()
+    out = check(runner, Case((3,), n, 16, 24, batch=(2,), mask=mask, blind=False), poke=poke)
+    assert np.isnan(out[:, 1]).all()
+
+
+def test_the_last_query_of_a_causal_mask_sees_all_but_finite_values_of_hidden_keys(runner) -> None:
+    def poke(operands, mask) -> None:
+        operands["v"][-1] = np.inf
+
+    check(runner, Case((3,), 33, 16, 24, batch=(2,), causal=30))
+    out = check(runner, Case((3,), 33, 16, 24, causal=30), poke=poke)
+    assert np.isnan(out[:-1, -1]).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_few_queries_with_scores_that_are_not_finite(runner, value: float) -> None:
+    def poke(operands, mask: np.ndarray) -> None:
+        mask[1, 20] = value
+
+    check(runner, Case((2,), 40, 16, 24, mask="add"), poke=poke)
+
+
+@pytest.mark.parametrize(("batch", "m", "sharing"), [((4, 3), 1, 4), ((4, 3), 2, 4), ((2, 3), 1, 6), ((4, 9), 1, 36)])
+def test_heads_that_share_keys_are_taken_together_where_matrices_are_left(
+    runner, batch: tuple[int, ...], m: int, sharing: int
+) -> None:
+    strides = (33 * 24, 0, 24, 1)
+    case = Case((m,), 33, 24, 24, batch=batch, k_strides=strides, v_strides=strides, bias=True, mask="add")
+    kernel = CpuTemplates(runner.target).attention(case.spec(), case.outputs())
+    assert kernel is not None
+    assert kernel.grid == sharing
+    check(runner, case)
+
+
+def test_a_few_queries_read_the_rows_of_a_cache_with_gaps(runner) -> None:
+    """Heads side by side in each row of the cache, and queries whose elements lie apart."""
+    gaps = (32, 4 * 32, 1)
+    case = Case((2,), 45, 32, 32, batch=(4,), q_strides=(2 * 32, 1, 2), k_strides=gaps, v_strides=gaps)
+    check(runner, case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((2,), 20, 16, 16, batch=(5,), k_strides=(320, 1, 20)),
+        Case((2,), 20, 16, 16, batch=(5,), v_strides=(320, 1, 20)),
+        Case((1,), 5000, 64, 64),
+    ],
+    ids=["keys transposed", "values transposed", "one long matrix"],
+)
+def test_some_attentions_of_a_few_queries_are_left_to_products(runner, case: Case) -> None:
     assert CpuTemplates(runner.target).attention(case.spec(), case.outputs()) is None
 
 
@@ -235,7 +298,12 @@ def test_keys_that_lie_transposed(runner) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [Case((100,), 90, 16, 16, batch=(2,)), Case((100,), 400, 16, 16, batch=(2,), causal=0)]
+    "case",
+    [
+        Case((100,), 90, 16, 16, batch=(2,)),
+        Case((100,), 400, 16, 16, batch=(2,), causal=0),
+        Case((2,), 90, 16, 16, batch=(7,)),
+    ],
 )
 def test_any_split_of_the_grid_gives_the_same_bits(runner, case: Case) -> None:
     assert np.array_equal(check(runner, case), check(runner, case, split=3))

@@ -24,6 +24,7 @@ from math import prod
 
 from llvmlite import ir
 
+from rlx.backends.cpu.attention_few import MOST, FewQueriesKernel, few_queries_kernel
 from rlx.backends.cpu.attention_plan import AttentionPlan, plan_attention
 from rlx.backends.cpu.attention_softmax import RowSoftmax
 from rlx.backends.cpu.gemm_epilogue import TileWriter
@@ -39,8 +40,6 @@ from rlx.codegen.lower.templates import AttentionSpec, Epilogue
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import f32
 
-#: Queries up to which the two products are streams of dot products, which bring nothing into place.
-_FEW_QUERIES = 4
 #: Tiles of queries from which on a block of values is worth a copy without gaps.
 _TILES_WORTH_A_COPY = 3
 #: Operations that one weight takes beside its score: a subtraction, exp, a sum, a comparison.
@@ -54,11 +53,17 @@ def attention_kernel(target: Target, spec: AttentionSpec, epilogue: Epilogue) ->
     q = matrix_view(spec.q, spec.batch, spec.m, spec.d)
     k = matrix_view(spec.k, spec.batch, spec.n, spec.d)
     v = matrix_view(spec.v, spec.batch, spec.n, spec.e)
-    if q is None or k is None or v is None or q.rows.count <= _FEW_QUERIES:
+    if q is None or k is None or v is None:
         return None
-    matrices = prod(spec.batch)
-    plan = plan_attention(target, f32, matrices, q.rows.count, k.rows.count, q.columns.count, v.columns.count)
-    kernel = AttentionKernel(target, spec, plan, q, k, v, epilogue)
+    kernel: AttentionKernel | FewQueriesKernel | None
+    if q.rows.count <= MOST:
+        kernel = few_queries_kernel(target, spec, epilogue)
+    else:
+        sizes = (q.rows.count, k.rows.count, q.columns.count, v.columns.count)
+        plan = plan_attention(target, f32, prod(spec.batch), *sizes)
+        kernel = AttentionKernel(target, spec, plan, q, k, v, epilogue)
+    if kernel is None:
+        return None
     scores = Epilogue(
         spec.scores.acc,
         spec.scores.index,
@@ -66,8 +71,8 @@ def attention_kernel(target: Target, spec: AttentionSpec, epilogue: Epilogue) ->
         spec.scores.args,
     )
     identity = (
-        f"attention {target.name} {spec.batch}x{spec.m}x{spec.n}x{spec.d}x{spec.e} {q.unnamed} {k.unnamed} {v.unnamed} "
-        f"{plan} {spec.blind} {spec.causal} {epilogue_identity(scores)} {epilogue_identity(epilogue)}"
+        f"attention {target.name} {spec.batch}x{spec.m}x{spec.n}x{spec.d}x{spec.e} {kernel.identity} "
+        f"{spec.blind} {spec.causal} {epilogue_identity(scores)} {epilogue_identity(epilogue)}"
     )
     return TemplateKernel(
         label="attention",
@@ -91,6 +96,10 @@ class AttentionKernel:
     k: MatrixView
     v: MatrixView
     epilogue: Epilogue
+
+    @property
+    def identity(self) -> str:
+        return f"{self.q.unnamed} {self.k.unnamed} {self.v.unnamed} {self.plan}"
 
     @property
     def matrices(self) -> int:
@@ -393,7 +402,7 @@ class _Item:
             writer.write(e, sums, self.matrix, e.integer_add(self.first, row), height, column)
 
 
-def _cost(kernel: AttentionKernel) -> Cost:
+def _cost(kernel: AttentionKernel | FewQueriesKernel) -> Cost:
     """What an attention must do at least."""
     queries, keys = kernel.q.rows.count, kernel.k.rows.count
     depth, width = kernel.q.columns.count, kernel.v.columns.count
