@@ -56,14 +56,6 @@ class TuningRecords:
             write_whole(self.directory / f"{key}{SUFFIX}", text.encode())
             self._trim()
 
-    def forget(self, parts: Mapping[str, str]) -> None:
-        """Have no record under these parts."""
-        key = digest(parts)
-        self._found.pop(key, None)
-        if self.directory is not None:
-            with contextlib.suppress(OSError):
-                (self.directory / f"{key}{SUFFIX}").unlink()
-
     def _trim(self) -> None:
         assert self.directory is not None
         found = [p for p in self.directory.iterdir() if p.name.endswith(SUFFIX)]
@@ -74,7 +66,7 @@ class TuningRecords:
 
 def _decode(data: bytes, parts: Mapping[str, str]) -> Mapping[str, Any]:
     """The record in a file's bytes. Raises ValueError where they are not a record under `parts`."""
-    document = json.loads(data)
+    document = json.loads(data.decode())
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"not a {FORMAT!r}")
     if document.get("parts") != dict(parts):
