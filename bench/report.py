@@ -26,7 +26,7 @@ class Startup:
     first_run: float
 
 
-def write_report(cells: Sequence[Cell], startup: Startup | None, *, rounds: int) -> str:
+def write_report(cells: Sequence[Cell], startup: Startup | None, memory: str | None, *, rounds: int) -> str:
     """The page, in Markdown."""
     lines = [
         "# Benchmarks",
@@ -66,6 +66,15 @@ def write_report(cells: Sequence[Cell], startup: Startup | None, *, rounds: int)
             f"| load and compile, empty cache | {startup.cold:.2f} |",
             f"| load and compile, second process | {startup.warm:.3f} |",
             f"| first run of the second process | {startup.first_run:.4f} |",
+        ]
+    if memory is not None:
+        lines += [
+            "",
+            "## Memory",
+            "",
+            "Above what importing takes: the peak of loading up to the first answer, and of the runs after it. *planned* "
+            "is what RLX's plan says beforehand.",
+            memory.rstrip(),
         ]
     return "\n".join([*lines, ""])
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,6 +38,11 @@ def measure_startup(rounds: int) -> Startup:
     )
 
 
+def measure_memory() -> str:
+    """Tables of whole models' memory, beside other systems; see `bench/memory.py`."""
+    return subprocess.run([sys.executable, HERE / "memory.py"], capture_output=True, text=True, check=True).stdout
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="RLX beside its peers.")
     parser.add_argument("names", nargs="*", help="workloads, or beginnings of their names; all without")
@@ -49,15 +56,16 @@ def main() -> None:
         raise SystemExit(f"no workload is called so; there are: {', '.join(w.name for w in ALL)}")
     cells: list[Cell] = []
     startup = None if arguments.names else measure_startup(arguments.rounds)
+    memory = None if arguments.names else measure_memory()
     for workload in chosen:
         for threads in workload.threads:
             if not arguments.threads or threads in arguments.threads:
                 cells.append(measure(workload, threads, rounds=arguments.rounds, seconds=arguments.seconds))
                 print(cells[-1].line(), flush=True)
                 if arguments.write:
-                    report = write_report(cells, startup, rounds=arguments.rounds)
+                    report = write_report(cells, startup, memory, rounds=arguments.rounds)
                     arguments.write.write_text(report, encoding="utf-8")
-    print(write_report(cells, startup, rounds=arguments.rounds))
+    print(write_report(cells, startup, memory, rounds=arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from workload import Run
@@ -19,19 +19,19 @@ Feeds = Mapping[str, np.ndarray]
 Save = Callable[[Path], None]
 
 
-def rlx_program(save: Save, feeds: Feeds, threads: int, donate: Sequence[str] = ()) -> CompiledGraph:
+def rlx_program(save: Save, feeds: Feeds, threads: int, donate: Sequence[str] = (), **options: Any) -> CompiledGraph:
     import rlx
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         save(path)
         loaded = rlx.load(path)
-    session = rlx.Session("cpu", rlx.Options(threads=threads))
+    session = rlx.Session("cpu", rlx.Options(threads=threads, **options))
     return session.compile(loaded, {name: array.shape for name, array in feeds.items()}, donate=donate)
 
 
-def rlx_onnx(save: Save, feeds: Feeds, output: str, threads: int) -> Run:
-    program = rlx_program(save, feeds, threads)
+def rlx_onnx(save: Save, feeds: Feeds, output: str, threads: int, **options: Any) -> Run:
+    program = rlx_program(save, feeds, threads, **options)
     return lambda: program.run(feeds)[output]
 
 
