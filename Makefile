@@ -16,13 +16,20 @@ VULKAN_PACKAGES = libvulkan1 mesa-vulkan-drivers
 ISA = avx512 avx512_bf16 avx512_vnni amx_bf16 avx2 portable
 ISA_TESTS = tests/backends/cpu tests/fuzz tests/runtime tests/frontends/test_onnx_native.py tests/frontends/huggingface
 
-.PHONY: help demo test test-all test-isa lint bench clean vulkan vulkan-note
+# An AArch64 machine to run programs on: an emulator, Python and its libraries, as Debian's packages, and NumPy.
+AARCH64_PACKAGES = python3-minimal libpython3-stdlib libstdc++6
+AARCH64_APT = apt-get -oAPT::Architecture=arm64 -oAPT::Architectures=arm64,$$(dpkg --print-architecture) \
+	-oDir::State=$(CURDIR)/.aarch64/apt -oDir::State::status=/dev/null -oDir::Cache=$(CURDIR)/.aarch64/apt \
+	-oDebug::NoLocking=1 -oAPT::Sandbox::User=$$(id -un) -qq
+
+.PHONY: help demo test test-all test-isa aarch64 lint bench clean vulkan vulkan-note
 
 help:
 	@echo "make demo      a sentence encoder, compiled by RLX, answers a search over RLX's own documentation"
 	@echo "make test      the tests"
 	@echo "make test-all  the tests, slow sweeps included"
 	@echo "make test-isa  the tests of ops and models, with each of the CPU's instruction sets forced in turn"
+	@echo "make aarch64   an emulated AArch64 machine, from Debian's packages, for the tests of NEON code; needs no root"
 	@echo "make vulkan    a Vulkan adapter in software, from Debian's packages, for the WebGPU tests; needs root"
 	@echo "make lint      ruff, basedpyright and import-linter"
 	@echo "make bench     RLX beside OpenVINO, onnxruntime and PyTorch; writes docs/benchmarks.md"
@@ -41,6 +48,23 @@ test-isa: .venv-test/ready
 		echo "-- $$target"; \
 		$(PYTEST) -m "not slow" --target $$target $(PYTEST_ARGS) $(ISA_TESTS) || exit 1; \
 	done
+
+aarch64: .aarch64/ready
+
+.aarch64/ready: Makefile
+	rm -rf .aarch64
+	mkdir -p .aarch64/apt/lists/partial .aarch64/apt/archives/partial .aarch64/root/site
+	$(AARCH64_APT) update
+	$(AARCH64_APT) install --download-only --yes --no-install-recommends $(AARCH64_PACKAGES)
+	cd .aarch64/apt/archives && $(AARCH64_APT) download qemu-user-static:$$(dpkg --print-architecture)
+	cd .aarch64 && for package in apt/archives/*_arm64.deb; do dpkg-deb --extract $$package root; done
+	cd .aarch64 && dpkg-deb --fsys-tarfile apt/archives/qemu-user-static_*.deb | \
+		tar --extract --strip-components=3 ./usr/bin/qemu-aarch64-static
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .aarch64/root/site --only-binary=:all: \
+		--python-version $$(basename .aarch64/root/usr/bin/python3.*[0-9] | cut --characters 7-) \
+		$(addprefix --platform manylinux,2014_aarch64 _2_27_aarch64 _2_28_aarch64) numpy ml_dtypes
+	rm -rf .aarch64/apt
+	touch $@
 
 vulkan:
 	apt-get update
@@ -76,4 +100,4 @@ bench: .venv-bench/ready
 	@touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-lint .venv-bench
+	rm -rf .venv-demo .venv-test .venv-lint .venv-bench .aarch64

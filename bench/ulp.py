@@ -6,7 +6,8 @@
 The first form measures each function (by default all) over the first N of the chunks that all f32 numbers make (by
 default all of them: a minute and more a function and target) and keeps what it found in DIR, a file for each function,
 dtype and target, where more chunks replace fewer. Two processes may fill one DIR. The second form makes the page of
-what DIR holds. 16-bit formats are always measured whole; f64 on samples, against NumPy's `longdouble`.
+what DIR holds. 16-bit formats are always measured whole; f64 on samples, against NumPy's `longdouble`. `--targets neon`
+goes through the emulator that `make aarch64` brings.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,22 @@ from rlx.backends.cpu.host import supported_targets
 from rlx.codegen.target import PRESETS
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
+from rlx.options import Options
+from rlx.testing import aarch64
 from rlx.testing.vector_math import (
     BINARY,
     CHUNK,
     CHUNKS,
     UNARY,
     Chunks,
+    Compute,
     Score,
     all_floats,
     all_narrow,
+    graph,
     measure,
     pairs,
+    program,
     wide_samples,
 )
 
@@ -62,12 +69,27 @@ def fill(results: Path, name: str, dtype: DType, targets: Sequence[str], chunks:
     """Measure one function in one dtype and keep its scores; some chunks at a time where there are many."""
     total = {target: Score() for target in targets}
     for done, part in parts(name, dtype, chunks):
-        for (_, target), score in measure([name], targets, part, dtype).items():
+        for (_, target), score in measure([name], targets, part, dtype, programs=program_for).items():
             total[target].add(score)
             place = results / f"{name}.{dtype.name}.{target}.json"
             if not place.exists() or json.loads(place.read_text())["arguments"] <= done:
                 place.write_text(json.dumps({**asdict(total[target]), "arguments": done}))
     print(name, dtype, *(f"{t} {s.worst:.3f}" for t, s in total.items()), flush=True)
+
+
+@cache
+def program_for(names: tuple[str, ...], target: str, dtype: DType, elements: int) -> Compute:
+    """As `program`; what this machine cannot run itself, an emulated one does."""
+    if target != "neon" or target in supported_targets():
+        return program(names, target, dtype, elements)
+    options = Options(threads=1, cache=False)
+    artifact, machine = aarch64.compile_for_neon(graph(names, dtype, elements), options), emulator()
+    return lambda **inputs: machine.run(artifact, inputs, {}, options)
+
+
+@cache
+def emulator() -> aarch64.Emulator:
+    return aarch64.Emulator()
 
 
 def parts(name: str, dtype: DType, chunks: int) -> Iterator[tuple[int, Chunks]]:
