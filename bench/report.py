@@ -72,8 +72,8 @@ def write_report(cells: Sequence[Cell], startup: Startup | None, memory: str | N
             "",
             "## Memory",
             "",
-            "Above what importing takes: the peak of loading up to the first answer, and of the runs after it. *planned* "
-            "is what RLX's plan says beforehand.",
+            "Above what importing takes: the peak of loading up to the first answer, and of the runs after it. "
+            "*planned* is what RLX's plan says beforehand.",
             memory.rstrip(),
         ]
     return "\n".join([*lines, ""])
