@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from rlx.driver.memory import device_memory as device_memory
     from rlx.driver.memory_map import memory_map as memory_map
     from rlx.driver.memory_map import memory_map_svg as memory_map_svg
-    from rlx.driver.planner import Interval as Interval
-    from rlx.driver.planner import MemoryPlan as MemoryPlan
+    from rlx.driver.memory_plan import Interval as Interval
+    from rlx.driver.memory_plan import MemoryPlan as MemoryPlan
     from rlx.driver.planner import plan_apart as plan_apart
     from rlx.driver.planner import plan_memory as plan_memory
     from rlx.driver.registry import Registry as Registry
@@ -83,7 +83,8 @@ late_names(
         "rlx.driver.launch_trace": "Launch LaunchTrace",
         "rlx.driver.memory": "Block DeviceMemory device_memory",
         "rlx.driver.memory_map": "memory_map memory_map_svg",
-        "rlx.driver.planner": "Interval MemoryPlan plan_apart plan_memory",
+        "rlx.driver.memory_plan": "Interval MemoryPlan",
+        "rlx.driver.planner": "plan_apart plan_memory",
         "rlx.driver.registry": "Registry registry",
         "rlx.driver.safetensors": "SafetensorsFile open_safetensors write_safetensors",
         "rlx.driver.semaphore": "Semaphore",

@@ -19,7 +19,7 @@ import numpy as np
 
 from rlx.driver.buffer import Buffer
 from rlx.driver.device import HOST, Device
-from rlx.driver.planner import MemoryPlan
+from rlx.driver.memory_plan import MemoryPlan
 from rlx.errors import BufferMismatch, PlanError, RedZoneError
 from rlx.ir.dtypes import u8
 from rlx.ir.types import TensorType

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
-from rlx.driver.planner import Interval, MemoryPlan
+from rlx.driver.memory_plan import Interval, MemoryPlan
 from rlx.errors import PlanError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from rlx.driver.planner import Interval, MemoryPlan
+from rlx.driver.memory_plan import Interval, MemoryPlan
 
 
 def memory_map(plan: MemoryPlan, values: Sequence[Interval]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from rlx.driver.planner import Interval
+from rlx.driver.memory_plan import Interval
 from rlx.errors import PlanError
 
 _COLUMNS = (("id", "name"), ("lower", "start"), ("upper", "end"), ("size",))

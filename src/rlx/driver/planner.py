@@ -7,48 +7,17 @@ same plan, on any machine. `rlx.driver.certificate` checks a plan without trusti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rlx.driver.memory_plan import Interval, MemoryPlan
 from rlx.driver.plan_eject import eject
 from rlx.driver.plan_search import Component, improve
 from rlx.errors import PlanError
 
 #: Units of the searches' work that `budget_s` buys a second of.
 WORK_PER_SECOND = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A value to place: alive in steps [start, end), `size` bytes. Names are unique in a plan."""
-
-    name: str
-    start: int
-    end: int
-    size: int
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """An offset for every value.
-
-    offsets, sizes: name -> bytes. alignment: of every offset, in bytes.
-    size: bytes of the arena, a multiple of the alignment.
-    lower_bound: the largest sum of sizes, rounded up to the alignment, alive at one step: no plan is smaller.
-    """
-
-    offsets: Mapping[str, int]
-    sizes: Mapping[str, int]
-    size: int
-    lower_bound: int
-    alignment: int
-
-    @property
-    def ratio(self) -> float:
-        """size / lower_bound; 1.0 cannot be improved."""
-        return self.size / self.lower_bound if self.lower_bound else 1.0
 
 
 def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: float = 1.0) -> MemoryPlan:

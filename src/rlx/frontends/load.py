@@ -11,10 +11,10 @@ import os
 from importlib import import_module
 from pathlib import Path
 
+from rlx import ir
 from rlx.errors import MissingExtra, ModelNotFound, NotAModel, nearest
 from rlx.frontends.model import Model
 from rlx.ir.graph import Graph
-from rlx.ir.text import parse_text
 
 _KINDS = "an .onnx file, a Hugging Face directory (config.json and *.safetensors), or RLX text (.rlx.txt)"
 #: ONNX protobufs begin with field 1 (ir_version, a varint), RLX text with its keyword.
@@ -35,7 +35,7 @@ def load(path: str | os.PathLike[str]) -> Model | Graph:
         return _load_directory(place)
     name = place.name.lower()
     if name.endswith(".rlx.txt"):
-        return parse_text(place.read_text(encoding="utf-8"))
+        return ir.parse_text(place.read_text(encoding="utf-8"))
     with place.open("rb") as file:
         head = file.read(1)
     if name.endswith(".onnx") or head == _ONNX_MAGIC:

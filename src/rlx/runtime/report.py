@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlx.driver import Interval, MemoryPlan, memory_map, memory_map_svg
+from rlx import driver
+from rlx.driver import Interval, MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class MemoryReport:
     """Bytes that one program takes beside its weights, inputs and outputs.
 
     arena_bytes: the plan's size for values inside a run. lower_bound: the most that are ever alive at once.
-    persistent_bytes: constants, and what setup made of the weights. scratch_bytes: for all threads.
+    persistent_bytes: constants, and what setup made of the weights; `shared_bytes` of it lie where an earlier program
+    has packed them. scratch_bytes: for all threads.
     map: (value, first step, end step, offset, bytes), in order of first step.
     """
 
@@ -28,6 +30,7 @@ class MemoryReport:
     persistent_bytes: int
     scratch_bytes: int
     map: tuple[tuple[str, int, int, int, int], ...]
+    shared_bytes: int = 0
 
     @property
     def ratio(self) -> float:
@@ -36,11 +39,11 @@ class MemoryReport:
 
     def text(self) -> str:
         """What is alive when the arena is fullest, and where it lies."""
-        return memory_map(*self._plan())
+        return driver.memory_map(*self._plan())
 
     def svg(self) -> str:
         """The arena over the program's steps, as an SVG document; see `rlx.driver.memory_map_svg`."""
-        return memory_map_svg(*self._plan())
+        return driver.memory_map_svg(*self._plan())
 
     def _plan(self) -> tuple[MemoryPlan, list[Interval]]:
         values = [Interval(f"{i}:{row[0]}", row[1], row[2], row[4]) for i, row in enumerate(self.map)]
@@ -122,6 +125,7 @@ def make_report(data: Mapping[str, Any], *, cache: str, seconds: float) -> Repor
             arena_bytes=memory.get("arena_bytes", 0),
             lower_bound=memory.get("lower_bound", 0),
             persistent_bytes=memory.get("persistent_bytes", 0),
+            shared_bytes=memory.get("shared_bytes", 0),
             scratch_bytes=memory.get("scratch_bytes", 0),
             map=tuple(tuple(row) for row in memory.get("map", ())),
         ),
