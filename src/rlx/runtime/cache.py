@@ -116,6 +116,8 @@ class DiskCache:
                 other, _ = _decode(read_own(path))
             except (OSError, ValueError):
                 continue
+            if "graph" not in other:  # a note of `rlx.runtime.known_programs`
+                continue
             names = sorted({*parts, *other})
             differ = [f"{n}: {other.get(n, '-')} -> {parts.get(n, '-')}" for n in names if other.get(n) != parts.get(n)]
             if nearest is None or len(differ) < len(nearest):

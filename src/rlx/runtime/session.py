@@ -1,8 +1,9 @@
 """Sessions: a device and options, and from models to programs.
 
 `Session(device, options).compile(model)` looks in the compile cache by the graph's fingerprint, the target's features,
-the options and the versions of what shapes the code; it imports the backend's compiler only on a miss. A session holds
-no device state of its own: programs outlive it, and any thread may use it.
+the options and the versions of what shapes the code; it imports the backend's compiler only on a miss. For a model's
+file that the cache knows it does not even build the graph (`rlx.runtime.known_programs`). A session holds no device
+state of its own: programs outlive it, and any thread may use it.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rlx.driver import Artifact, CommandBuffer, CompilerModule, Device, Program, load_commands
+from rlx import driver, ir
+from rlx.driver import Artifact, Device, Executable
 from rlx.errors import CommandError, IRError
-from rlx.ir import Dim, Graph, TensorType, fingerprint, specialize
-from rlx.ir.text import parse_text
+from rlx.ir import Dim, Graph, TensorType
 from rlx.options import OptionError, Options
 from rlx.runtime.cache import DiskCache, MemoryCache, digest
 from rlx.runtime.donation import known_names
+from rlx.runtime.known_programs import KnownPrograms, Readable
 from rlx.runtime.model import CompiledModel
-from rlx.runtime.prepared import PreparedCommands
 from rlx.runtime.program import CompiledGraph
 from rlx.runtime.tuning_records import TuningRecords
 from rlx.version import build_id
+
+if TYPE_CHECKING:
+    from rlx.driver import CommandBuffer, CompilerModule, Program
+    from rlx.runtime.prepared import PreparedCommands
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -97,11 +102,8 @@ class Session:
 
         def compile_for(given: Mapping[str, tuple[int, ...]]) -> CompiledGraph:
             if isinstance(model, Graph):
-                return self._compile_graph(_with_sizes(model, given), {}, donated)
-            graph = model.specialize(given)
-            defaults = {name: model.default(name, type) for name, type in graph.input_types.items()}
-            defaults = {name: array for name, array in defaults.items() if array is not None}
-            return self._compile_graph(graph, defaults, donated)
+                return self._compile_graph(_with_sizes(model, given), donated)
+            return self._compile_model(model, given, donated)
 
         inputs, outputs = (
             (model.input_types, model.output_types) if isinstance(model, Graph) else (model.inputs, model.outputs)
@@ -117,17 +119,25 @@ class Session:
         Raises CommandError where it does not carry a program's graph, or carries one of other types; TextError for a
         graph that does not parse; as `rlx.driver.load_commands` for a file; and as `compile`.
         """
-        if not isinstance(commands, CommandBuffer):
-            commands = load_commands(commands)
+        if not isinstance(commands, driver.CommandBuffer):
+            commands = driver.load_commands(commands)
         graphs = {key: _graph_of(commands, program) for key, program in commands.programs.items()}
-        programs = {key: self._compile_graph(graph, {}) for key, graph in graphs.items()}
+        programs = {key: self._compile_graph(graph) for key, graph in graphs.items()}
+        from rlx.runtime.prepared import PreparedCommands  # and all of command buffers with it
+
         return PreparedCommands(commands, self.device, programs)
 
     def cache_key(self, graph: Graph, donate: Sequence[str] = ()) -> dict[str, str]:
         """The named parts of the key under which the graph, compiled to overwrite the inputs `donate`, is kept."""
         return {
-            "graph": fingerprint(graph),
+            "graph": ir.fingerprint(graph),
             "donate": json.dumps([name in donate for name in graph.input_types]) if donate else "",
+            **self._key_of_code(),
+        }
+
+    def _key_of_code(self) -> dict[str, str]:
+        """The parts of keys that say how, not what."""
+        return {
             "device": self.device.kind,
             "rlx": build_id(),
             **{f"option.{name}": value for name, value in self.options.key().items()},
@@ -140,36 +150,67 @@ class Session:
             return "miss: the disk cache is off"
         return self._disk.explain(self.cache_key(graph))
 
-    def _compile_graph(
-        self, graph: Graph, defaults: Mapping[str, np.ndarray], donated: Sequence[str] = ()
+    def _compile_graph(self, graph: Graph, donated: Sequence[str] = ()) -> CompiledGraph:
+        start = time.perf_counter()
+        artifact, cache = self._artifact(graph, self.cache_key(graph, donated), donated)
+        executable = self._load(artifact, {p.name: p.data for p in graph.parameters})
+        seconds = time.perf_counter() - start
+        return CompiledGraph(
+            executable, self.device, source=graph.source, cache=cache, seconds=seconds, defaults={}, donated=donated
+        )
+
+    def _compile_model(
+        self, model: Specializable, sizes: Mapping[str, tuple[int, ...]], donated: Sequence[str]
     ) -> CompiledGraph:
         start = time.perf_counter()
-        artifact, cache = self._artifact(graph, donated)
-        executable = self._backend.load(artifact, self.device, self.options)
-        if graph.parameters:
-            executable.bind_parameters({p.name: p.data for p in graph.parameters})
-        seconds = time.perf_counter() - start
+        known, found = None, None
+        if self._disk is not None and isinstance(model, Readable):
+            known = KnownPrograms(self._disk, {"donate": json.dumps(sorted(donated)), **self._key_of_code()})
+            found = known.find(model, sizes)
+        kept = self._kept(found[0]) if found else None
+        if found and kept:
+            (artifact, cache), parameters = kept, found[1]
+        else:
+            graph = model.specialize(sizes)
+            parts = self.cache_key(graph, donated)
+            artifact, cache = self._artifact(graph, parts, donated)
+            parameters = {p.name: p.data for p in graph.parameters}
+            if known is not None and isinstance(model, Readable):
+                known.note(model, sizes, graph, digest(parts))
+        executable = self._load(artifact, parameters)
+        defaults = {name: model.default(name, type) for name, type in executable.inputs.items()}
         return CompiledGraph(
             executable,
             self.device,
-            source=graph.source,
+            source=model.source,
             cache=cache,
-            seconds=seconds,
-            defaults=defaults,
+            seconds=time.perf_counter() - start,
+            defaults={name: array for name, array in defaults.items() if array is not None},
             donated=donated,
         )
 
-    def _artifact(self, graph: Graph, donated: Sequence[str]) -> tuple[Artifact, str]:
-        parts = self.cache_key(graph, donated)
-        key = digest(parts)
+    def _load(self, artifact: Artifact, parameters: Mapping[str, np.ndarray]) -> Executable:
+        executable = self._backend.load(artifact, self.device, self.options)
+        if parameters:
+            executable.bind_parameters(parameters)
+        return executable
+
+    def _kept(self, key: str) -> tuple[Artifact, str] | None:
+        """The artefact that a cache has for a key, and which cache."""
         artifact = _memory.get(key)
         if artifact is not None:
             return artifact, "memory"
-        if self._disk is not None:
-            artifact = self._disk.get(key)
-            if artifact is not None and artifact.backend == self.device.kind:
-                _memory.put(key, artifact)
-                return artifact, "disk"
+        artifact = self._disk.get(key) if self._disk is not None else None
+        if artifact is None or artifact.backend != self.device.kind:
+            return None
+        _memory.put(key, artifact)
+        return artifact, "disk"
+
+    def _artifact(self, graph: Graph, parts: Mapping[str, str], donated: Sequence[str]) -> tuple[Artifact, str]:
+        key = digest(parts)
+        kept = self._kept(key)
+        if kept:
+            return kept
         compiler: CompilerModule = importlib.import_module(self._backend.compiler)  # type: ignore[assignment]
         more: dict[str, Any] = {"donate": donated} if donated and getattr(self._backend, "donation", False) else {}
         if self.options.tune:
@@ -191,12 +232,12 @@ def _graph_of(commands: CommandBuffer, program: Program) -> Graph:
             hint="record it with commands.graph(graph), or replay with programs={...}",
         )
     arrays = {name: commands.constants[constant] for name, constant in program.parameters}
-    graph = parse_text(program.graph, arrays, origin=f"the recording {commands.name!r}")
+    graph = ir.parse_text(program.graph, arrays, origin=f"the recording {commands.name!r}")
     types = tuple(graph.input_types.values()), tuple(graph.output_types.values())
     if types != (program.inputs, program.outputs):
         raise CommandError(
             f"{commands.name!r} carries another graph for its program {program.key!r} than it runs",
-            where=f"recorded as {program}, the graph is {Program(program.key, *types)}",
+            where=f"recorded as {program}, the graph is {driver.Program(program.key, *types)}",
         )
     return graph
 
@@ -224,4 +265,4 @@ def _with_sizes(graph: Graph, sizes: Mapping[str, tuple[int, ...]]) -> Graph:
                     raise IRError(f"shapes gives dimension {str(dim)!r} both {bound[str(dim)]} and {size}")
             elif dim != size:
                 raise IRError(f"shapes gives {name!r} {shape}, the graph declares {declared}")
-    return specialize(graph, bound)
+    return ir.specialize(graph, bound)

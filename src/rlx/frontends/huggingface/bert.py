@@ -9,44 +9,25 @@ Source: Devlin et al., "BERT" (2019), in the post-norm form of the published che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import ml_dtypes
-import numpy as np
 
-from rlx.errors import InvalidModel, UnsupportedModel
+from rlx.frontends.huggingface.bert_weights import BertWeights
 from rlx.frontends.huggingface.config import ACTIVATIONS, BertConfig
 from rlx.ir.builder import GraphBuilder
-from rlx.ir.dtypes import from_numpy
 from rlx.ir.graph import Value
 from rlx.ir.location import Location
-from rlx.ir.types import Shape
 
 
 class BertBuilder:
-    """Adds one encoder to a graph builder.
+    """Adds one encoder to a graph builder. Only weights that the graph reads become parameters."""
 
-    weights: the checkpoint; names may all have the prefix 'bert.'. Only weights that the graph reads become parameters.
-    Raises InvalidModel where a weight is missing, or its shape or dtype does not fit `config`.
-    """
-
-    def __init__(
-        self, builder: GraphBuilder, config: BertConfig, weights: Mapping[str, np.ndarray], source: str
-    ) -> None:
+    def __init__(self, builder: GraphBuilder, config: BertConfig, weights: BertWeights, source: str) -> None:
         self._b = builder
         self._config = config
         self._weights = weights
         self._source = source
-        self._prefix = "bert." if any(name.startswith("bert.embeddings.") for name in weights) else ""
-        words = self._array("embeddings.word_embeddings.weight", (config.vocab_size, config.hidden_size))
-        self._dtype = from_numpy(words.dtype)
-        if not self._dtype.is_float:
-            raise UnsupportedModel(f"the word embeddings are {self._dtype}, RLX reads float weights", where=source)
-
-    @property
-    def has_pooler(self) -> bool:
-        return f"{self._prefix}pooler.dense.weight" in self._weights
 
     def encode(self, ids: Value, mask: Value, types: Value) -> Value:
         """The last hidden state, [batch, sequence, hidden].
@@ -66,17 +47,16 @@ class BertBuilder:
         b, (batch, _, width) = self._b, hidden.type.shape
         with self._at("pooler"):
             first = b.emit("slice", hidden, starts=(0, 0, 0), limits=(batch, 1, width), strides=(1, 1, 1))
-            return b.emit("tanh", self._dense("pooler.dense", b.emit("reshape", first, shape=(batch, width)), width))
+            return b.emit("tanh", self._dense("pooler.dense", b.emit("reshape", first, shape=(batch, width))))
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _embeddings(self, ids: Value, types: Value) -> Value:
-        b, config = self._b, self._config
+        b, width = self._b, self._config.hidden_size
         _, length = ids.type.shape
-        width = config.hidden_size
-        words = self._parameter("embeddings.word_embeddings.weight", (config.vocab_size, width))
-        kinds = self._parameter("embeddings.token_type_embeddings.weight", (config.type_vocab_size, width))
-        places = self._parameter("embeddings.position_embeddings.weight", (config.max_position_embeddings, width))
+        words = self._parameter("embeddings.word_embeddings.weight")
+        kinds = self._parameter("embeddings.token_type_embeddings.weight")
+        places = self._parameter("embeddings.position_embeddings.weight")
         x = b.emit("add", self._rows(words, ids), self._rows(kinds, types))
         place = b.emit("slice", places, starts=(0, 0), limits=(length, width), strides=(1, 1))
         x = b.emit("add", x, b.broadcast(place, x.type.shape))
@@ -99,22 +79,23 @@ class BertBuilder:
     def _attention_bias(self, mask: Value) -> Value:
         """What is added to the scores: 0 for a token, the least finite number for padding; [batch, 1, 1, sequence]."""
         b, (batch, length) = self._b, mask.type.shape
-        least = float(ml_dtypes.finfo(self._dtype.numpy).min)
-        bias = b.emit("select", *b.lift(mask, b.constant(0.0, self._dtype), b.constant(least, self._dtype)))
+        dtype = self._weights.dtype
+        least = float(ml_dtypes.finfo(dtype.numpy).min)
+        bias = b.emit("select", *b.lift(mask, b.constant(0.0, dtype), b.constant(least, dtype)))
         return b.emit("reshape", bias, shape=(batch, 1, 1, length))
 
     def _layer(self, name: str, x: Value, bias: Value) -> Value:
-        b, width = self._b, self._config.hidden_size
+        b = self._b
         with self._at(f"{name}.attention"):
             mixed = self._attention(f"{name}.attention.self", x, bias)
-            mixed = self._dense(f"{name}.attention.output.dense", mixed, width)
+            mixed = self._dense(f"{name}.attention.output.dense", mixed)
             x = self._layer_norm(f"{name}.attention.output.LayerNorm", b.emit("add", mixed, x))
         with self._at(f"{name}.intermediate"):
-            inner = self._dense(f"{name}.intermediate.dense", x, self._config.intermediate_size)
+            inner = self._dense(f"{name}.intermediate.dense", x)
             op, attrs = ACTIVATIONS[self._config.hidden_act]
             inner = b.emit(op, inner, **attrs)
         with self._at(f"{name}.output"):
-            outer = self._dense(f"{name}.output.dense", inner, width)
+            outer = self._dense(f"{name}.output.dense", inner)
             return self._layer_norm(f"{name}.output.LayerNorm", b.emit("add", outer, x))
 
     def _attention(self, name: str, x: Value, bias: Value) -> Value:
@@ -125,44 +106,22 @@ class BertBuilder:
 
     def _heads(self, name: str, x: Value) -> Value:
         """A dense layer, split into heads: [batch, heads, sequence, head size]."""
-        b, config, (batch, length, width) = self._b, self._config, x.type.shape
+        b, config, (batch, length, _) = self._b, self._config, x.type.shape
         split = (batch, length, config.num_attention_heads, config.head_size)
-        return b.emit(
-            "transpose", b.emit("reshape", self._dense(name, x, width), shape=split), permutation=(0, 2, 1, 3)
-        )
+        return b.emit("transpose", b.emit("reshape", self._dense(name, x), shape=split), permutation=(0, 2, 1, 3))
 
-    def _dense(self, name: str, x: Value, width: int) -> Value:
-        """x [..., in] times weight [width, in], plus bias [width]."""
+    def _dense(self, name: str, x: Value) -> Value:
+        """x [..., in] times weight [out, in], plus bias [out]."""
         b, last = self._b, x.type.rank - 1
-        weight = self._parameter(f"{name}.weight", (width, x.type.shape[last]))
-        product = b.emit("dot_general", x, weight, lhs_contract=(last,), rhs_contract=(1,))
-        return b.binary("add", product, self._parameter(f"{name}.bias", (width,)))
+        product = b.emit("dot_general", x, self._parameter(f"{name}.weight"), lhs_contract=(last,), rhs_contract=(1,))
+        return b.binary("add", product, self._parameter(f"{name}.bias"))
 
     def _layer_norm(self, name: str, x: Value) -> Value:
-        width = (self._config.hidden_size,)
-        scale, bias = self._parameter(f"{name}.weight", width), self._parameter(f"{name}.bias", width)
+        scale, bias = self._parameter(f"{name}.weight"), self._parameter(f"{name}.bias")
         return self._b.emit("layer_norm", x, scale, bias, axis=x.type.rank - 1, epsilon=self._config.layer_norm_eps)
 
-    # -- weights ---------------------------------------------------------------------------------------------------
-
-    def _parameter(self, name: str, shape: Shape) -> Value:
-        array = self._array(name, shape)
-        if array.dtype != self._dtype.numpy:
-            raise InvalidModel(
-                f"weight {name!r} is {array.dtype}, but the word embeddings are {self._dtype}", where=self._source
-            )
-        return self._b.parameter(self._prefix + name, array)
-
-    def _array(self, name: str, shape: Shape) -> np.ndarray:
-        array = self._weights.get(self._prefix + name)
-        if array is None:
-            raise InvalidModel(f"the checkpoint has no weight {self._prefix + name!r}", where=self._source)
-        if array.shape != shape:
-            raise InvalidModel(
-                f"weight {self._prefix + name!r} has shape {array.shape}, config.json asks for {shape}",
-                where=self._source,
-            )
-        return array
+    def _parameter(self, name: str) -> Value:
+        return self._b.parameter(self._weights.prefix + name, self._weights.arrays[name])
 
     def _at(self, name: str) -> AbstractContextManager[None]:
         return self._b.at(Location(file=self._source, name=name))

@@ -11,19 +11,20 @@ The model is immutable; its weights stay memory-mapped and are shared by all gra
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from rlx.errors import ModelNotFound
-from rlx.frontends.huggingface.bert import BertBuilder
+from rlx.frontends.huggingface.bert_weights import BertWeights
 from rlx.frontends.huggingface.checkpoint import open_checkpoint
 from rlx.frontends.huggingface.config import BertConfig, read_bert_config
-from rlx.frontends.huggingface.pooling import Pooling, read_pooling, sentence_embedding
+from rlx.frontends.huggingface.pooling import Pooling, read_pooling
 from rlx.frontends.model import Model, check_value, solve_shapes, unknown_input
-from rlx.ir.builder import GraphBuilder
 from rlx.ir.dim import Dim
 from rlx.ir.dtypes import bool_, i64
 from rlx.ir.graph import Graph, Value
@@ -42,18 +43,23 @@ class HuggingFaceModel(Model):
         self.source = source
         self.config = config
         self.defaults = {}
-        self._weights = weights
+        self.weights = weights
+        self._read = BertWeights(config, weights, source)
         self._pooling = pooling
         batch, sequence = Dim("batch", 1), Dim("sequence", 1, config.max_position_embeddings)
         self.inputs = {name: TensorType((batch, sequence), i64) for name in _INPUTS}
-        # The smallest graph: it checks the weights once and for all, and knows the outputs' names and widths.
-        smallest = self.specialize(dict.fromkeys(_INPUTS, (1, 1))).output_types
-        self.outputs = {
-            name: TensorType(
-                (batch, sequence, *type.shape[2:]) if type.rank == 3 else (batch, *type.shape[1:]), type.dtype
-            )
-            for name, type in smallest.items()
-        }
+        width, dtype = config.hidden_size, self._read.dtype
+        self.outputs = {"last_hidden_state": TensorType((batch, sequence, width), dtype)}
+        if self._read.has_pooler:
+            self.outputs["pooler_output"] = TensorType((batch, width), dtype)
+        if pooling:
+            self.outputs["sentence_embedding"] = TensorType((batch, width * len(pooling.modes)), dtype)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of all that decides the graph: configuration, pooling, and the weights' names, shapes and dtypes."""
+        layout = [(name, array.dtype.name, array.shape) for name, array in self.weights.items()]
+        return hashlib.sha256(repr((type(self).__name__, self.config, self._pooling, layout)).encode()).hexdigest()
 
     def default(self, name: str, type: TensorType) -> np.ndarray | None:
         """As Hugging Face does: no padding, and one segment."""
@@ -61,6 +67,9 @@ class HuggingFaceModel(Model):
         return None if fill is None else np.full(type.sizes, fill, type.dtype.numpy)
 
     def specialize(self, shapes: Mapping[str, tuple[int, ...]] = {}, values: Mapping[str, np.ndarray] = {}) -> Graph:
+        from rlx.frontends.huggingface import bert, pooling  # what builds graphs: a known program has no need of it
+        from rlx.ir.builder import GraphBuilder
+
         where = f"model {self.source}"
         for name in values:
             if name not in self.inputs:
@@ -75,13 +84,13 @@ class HuggingFaceModel(Model):
             else:
                 read[name] = b.input(name, TensorType(sizes[name], type.dtype))
         mask = b.convert(read["attention_mask"], bool_)
-        bert = BertBuilder(b, self.config, self._weights, self.source)
-        hidden = bert.encode(read["input_ids"], mask, read["token_type_ids"])
+        encoder = bert.BertBuilder(b, self.config, self._read, self.source)
+        hidden = encoder.encode(read["input_ids"], mask, read["token_type_ids"])
         outputs = {"last_hidden_state": hidden}
-        if bert.has_pooler:
-            outputs["pooler_output"] = bert.pool(hidden)
+        if self._read.has_pooler:
+            outputs["pooler_output"] = encoder.pool(hidden)
         if self._pooling:
-            outputs["sentence_embedding"] = sentence_embedding(b, self._pooling, hidden, mask)
+            outputs["sentence_embedding"] = pooling.sentence_embedding(b, self._pooling, hidden, mask)
         return b.build(outputs)
 
 

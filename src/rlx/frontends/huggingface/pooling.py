@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 
 from rlx.errors import InvalidModel, UnsupportedModel
 from rlx.frontends.huggingface.config import read_json
-from rlx.ir.builder import GraphBuilder
-from rlx.ir.graph import Value
+
+if TYPE_CHECKING:
+    from rlx.ir.builder import GraphBuilder
+    from rlx.ir.graph import Value
 
 _PREFIX = "pooling_mode_"
 _LEAST_NORM = 1e-12
