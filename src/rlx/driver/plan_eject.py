@@ -1,31 +1,35 @@
 """Ejection search for memory plans: a local search for components on which the exact search gets no further.
 
-The search holds a partial plan below a capacity, and values that are absent from it. A step inserts an absent value
-at the offset where the values in its way have the least blame, and evicts them (ejection chains, Glover 1996); a value
-that had to evict others gains blame, so that whatever is hard to place stays once it is in (guided local search,
-Voudouris & Tsang 1999; with ejection, Nagata & Bräysy 2009). Then a few values slide down or up until they touch one
-that they meet, which joins free places. When none is absent the capacity shrinks a little, and what sticks out of it is
-evicted, so there is something to show for any amount of work. It proves nothing.
+What is searched. A partial plan is an order: of two values that meet, it says which lies below. Every value can then
+slide between the lowest offset, on top of what must be below it, and the highest, under what must be above. A step
+inserts an absent value where the values in its way have the least blame, and evicts those. In the way is only what can
+neither slide below nor above, so whatever has room makes room; offsets alone would hide it. A value that had to evict
+others gains blame, so that what is hard to place stays once it is in (ejection chains, Glover 1996; guided local
+search, Voudouris & Tsang 1999; both with insertion, Nagata & Bräysy 2009). Now and then some value moves to another
+place that is free. When none is absent the capacity shrinks a little, and what sticks out of it is evicted, so there is
+something to show for any amount of work. It proves nothing.
+
+What makes it fast. The order is kept as edges from each value to those right above it, and an insertion or eviction
+slides only the values that it moves, some ten a step.
 
 Plans are the same on every machine: random numbers are seeded, blame is whole numbers, and work is counted in nominal
-microseconds by steps, never by a clock.
+microseconds by what was touched, never by a clock.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
 from rlx.driver.plan_search import Component
 
-#: Work units, nominal microseconds, of a step and its slides.
-STEP = 120
-_SLIDES = 10  # values that slide after a step
+#: Work units, nominal microseconds: of an insertion or eviction, and of a value that slides.
+_PLACING, _SLIDING = 60, 2
 _SHRINK = 400  # the capacity shrinks by one part in this many
-#: Reductions as they are, without the checks of the methods that wrap them: a slide is a few microseconds long.
-_maximum, _minimum = np.maximum.reduce, np.minimum.reduce
+_MOVING = 0.2  # steps after which a value moves, as a part of all
 _BLAME, _BLAME_POWER = 16, 0.3  # a value's blame at first, and what it gains: 16 * size ** 0.3, rounded
 
 
@@ -34,54 +38,71 @@ def eject(component: Component, offsets: Sequence[int], lowest: int, work: int) 
 
     offsets: a plan, in which values that meet never overlap. lowest: a height below which nothing need be sought.
     """
-    search = _Ejection(component, offsets)
     best = list(offsets)
-    height = search.height()
-    if height <= lowest:
+    height = max(offset + size for offset, size in zip(best, component.sizes, strict=True))
+    if height <= lowest or work <= 0:
         return best
-    search.shrink(max(lowest, height - max(1, height // _SHRINK)))
-    for _ in range(work // STEP):
-        search.step()
+    search = _Ejection(component, best, height)
+    while True:
         if not search.absent:
-            best = search.offsets.tolist()
-            height = search.height()
+            best = list(search.lows)
+            height = max(search.tops)
             if height <= lowest:
                 break
             search.shrink(max(lowest, height - max(1, height // _SHRINK)))
+        if search.work >= work:
+            break
+        search.step()
     return best
 
 
 class _Ejection:
-    """A partial plan: absent values lie from `far` on, above all capacities, where they are in nobody's way."""
+    """A partial plan, and the edges from each of its values to those right above it.
 
-    def __init__(self, component: Component, offsets: Sequence[int]) -> None:
+    Of a value that is present, `lows` and `highs` are its lowest and its highest offset, `tops` is where it ends at its
+    lowest. An absent value has no edges, ends at 0 and begins at `far`, above all capacities, so it is in nobody's way.
+    Edges may be more than are needed (where something came between two that meet elsewhere as well), never fewer.
+    """
+
+    def __init__(self, component: Component, offsets: Sequence[int], capacity: int) -> None:
+        count = len(offsets)
         self.sizes, self.meeting = component.sizes, component.meeting
-        sizes = np.array(component.sizes, np.int64)
-        self.offsets = np.array(offsets, np.int64)
-        self.tops = self.offsets + sizes
-        self.capacity = self.height()
-        self.far = 2 * self.capacity + 1
-        self.gain = np.maximum(1, np.rint(_BLAME * sizes**_BLAME_POWER)).astype(np.int64)
-        self.blame = self.gain.copy()
-        self.absent: list[int] = []
+        first, last = component.first_section.tolist(), component.last_section.tolist()
+        self.spans = [(1 << b) - (1 << a) for a, b in zip(first, last, strict=True)]  # sections, a bit each
+        self.capacity, self.far = capacity, 2 * capacity
+        self.gain = [max(1, round(_BLAME * size**_BLAME_POWER)) for size in self.sizes]
+        self.blame = np.array(self.gain, np.int64)
         self.random = random.Random(0).random  # noqa: S311 - no secret hangs on it
-
-    def height(self) -> int:
-        return int(self.tops.max())
+        self.work = 0
+        self.lows, self.tops, self.highs = [0] * count, [0] * count, [self.far] * count
+        self.tops_seen, self.highs_seen = np.zeros(count, np.int64), np.full(count, self.far)  # the same for NumPy
+        self.below: list[set[int]] = [set() for _ in range(count)]
+        self.above: list[set[int]] = [set() for _ in range(count)]
+        self.absent: list[int] = []
+        #: values whose lowest, highest offset may have changed, since something below, above them came or went
+        self.unsettled: tuple[list[int], list[int]] = [], []
+        order = sorted(range(count), key=offsets.__getitem__)
+        for value in order:
+            self._insert(value, offsets[value])
+        self._settle()
 
     def shrink(self, capacity: int) -> None:
+        lower = self.capacity - capacity
         self.capacity = capacity
-        self._evict(np.flatnonzero(self.tops > capacity))
-
-    def _evict(self, values: np.ndarray) -> None:
-        self.offsets[values] = self.far
-        self.tops[values] = 2 * self.far
-        self.absent += values.tolist()
+        self.highs = [high if high == self.far else high - lower for high in self.highs]
+        self.highs_seen = np.array(self.highs, np.int64)
+        self._evict([value for value, top in enumerate(self.tops) if top > capacity])
+        self._settle()
 
     def step(self) -> None:
-        self._insert(self._take())
-        for _ in range(_SLIDES):
-            self._slide(int(self.random() * len(self.sizes)))
+        self._place(self._take())
+        if self.random() < _MOVING:
+            value = int(self.random() * len(self.sizes))
+            if self.tops[value]:
+                self._evict([value])
+                self._settle()
+                self.absent.pop()
+                self._place(value)
 
     def _take(self) -> int:
         """Of two absent values drawn at random, the one with more blame; absent no more."""
@@ -91,43 +112,141 @@ class _Ejection:
         self.absent[at], self.absent[-1] = self.absent[-1], self.absent[at]
         return self.absent.pop()
 
-    def _insert(self, value: int) -> None:
-        """Put it where it costs the least blame, at an end of the arena or right above or below one that it meets."""
+    def _place(self, value: int) -> None:
+        """Insert it where the values in its way have the least blame, and evict those."""
         near, size = self.meeting[value], self.sizes[value]
-        bottoms, tops, blame = self.offsets[near], self.tops[near], self.blame[near]
-        places = np.concatenate((tops, bottoms - size, (0, self.capacity - size)))
-        places = places[(places >= 0) & (places <= self.capacity - size)]
-        # those in the way begin below the value's top, less those that end at its bottom or below
-        cost = _sums(bottoms, blame, places + (size - 1)) - _sums(tops, blame, places)
-        least = cost.min()
+        tops, blame = self.tops_seen[near], self.blame[near]
+        # one is in the way from `starts` to its top: before, it can slide above, and after, it lies below
+        starts = self.highs_seen[near]
+        starts -= size - 1
+        np.minimum(starts, tops, out=starts)
+        np.maximum(starts, 0, out=starts)
+        places = np.concatenate(((0,), starts, tops))
+        order = places.argsort()
+        places = places[order]
+        cost = np.concatenate(((0,), blame, -blame))[order].cumsum()
+        # a cost holds up to the next place; of offsets that cost the same, the ends of each stretch are tried
+        following = np.append(places[1:], self.far)
+        cost[(places == following) | (places > self.capacity - size)] = _NEVER
+        least = int(cost.min())
         equal = (cost == least).nonzero()[0]
-        place = int(places[equal[int(self.random() * len(equal))]])
+        at = int(equal[int(self.random() * len(equal))])
+        lowest = self.random() < 0.5
+        offset = int(places[at]) if lowest else min(int(following[at]) - 1, self.capacity - size)
         if least:
             self.blame[value] += self.gain[value]
-            self._evict(near[(bottoms < place + size) & (tops > place)])
-        self._move(value, place)
+            self._evict(near[(tops > offset) & (self.highs_seen[near] < offset + size)].tolist())
+        self._insert(value, offset)
+        self._settle()
 
-    def _slide(self, value: int) -> None:
-        """Move it down or up to the next one that it meets, or the end of the arena."""
-        place = self.offsets.item(value)
-        if place == self.far:
-            return
-        near, size = self.meeting[value], self.sizes[value]
-        if self.random() < 0.5:
-            tops = self.tops[near]
-            self._move(value, int(_maximum(tops[tops <= place], initial=0)))
-        else:
-            bottoms = self.offsets[near]
-            self._move(value, int(_minimum(bottoms[bottoms >= place + size], initial=self.capacity)) - size)
+    def _evict(self, values: list[int]) -> None:
+        lower, higher = self.unsettled
+        for value in values:
+            below, above, span = self.below[value], self.above[value], self.spans[value]
+            top, high = self.tops[value], self.highs[value]
+            for other in below:
+                self.above[other].remove(value)
+                if self.highs[other] + self.sizes[other] == high:
+                    higher.append(other)
+            stack = sorted(above, key=self.lows.__getitem__)
+            for other in stack:
+                self.below[other].remove(value)
+                if self.lows[other] == top:
+                    lower.append(other)
+            for other in below:
+                for upper in self._nearest(stack, self.spans[other] & span):
+                    self.above[other].add(upper)
+                    self.below[upper].add(other)
+            self.below[value], self.above[value] = set(), set()
+            self._set_low(value, 0, 0)
+            self._set_high(value, self.far)
+        self.absent += values
+        self.work += _PLACING
 
-    def _move(self, value: int, place: int) -> None:
-        self.offsets[value] = place
-        self.tops[value] = place + self.sizes[value]
+    def _insert(self, value: int, offset: int) -> None:
+        """Put it above all that meet it and end at `offset` or below, and below the others, which have room for it."""
+        near, span, size = self.meeting[value], self.spans[value], self.sizes[value]
+        tops = self.tops_seen[near]
+        order = tops.argsort()
+        split = int(tops[order].searchsorted(offset, side="right"))
+        stack = near[order].tolist()
+        below = self._nearest(reversed(stack[:split]), span)
+        above = self._nearest(stack[split:], span)
+        for other in below:
+            edges, outside = self.above[other], self.spans[other] & ~span
+            for upper in above & edges:
+                if not outside & self.spans[upper]:
+                    edges.remove(upper)
+                    self.below[upper].remove(other)
+            edges.add(value)
+        for other in above:
+            self.below[other].add(value)
+        self.below[value], self.above[value] = below, above
+        low = max([self.tops[other] for other in below], default=0)
+        self._set_low(value, low, low + size)
+        self._set_high(value, min([self.highs[other] for other in above], default=self.capacity) - size)
+        self.work += _PLACING
+        lower, higher = self.unsettled
+        lower += [value, *(other for other in above if self.lows[other] < self.tops[value])]
+        higher += [value, *(other for other in below if self.highs[other] + self.sizes[other] > self.highs[value])]
+
+    def _nearest(self, values: Iterable[int], span: int) -> set[int]:
+        """Those of `values`, nearest first, that are the first in some section of the span."""
+        found: set[int] = set()
+        for value in values:
+            if span & self.spans[value] and self.tops[value]:
+                found.add(value)
+                span &= ~self.spans[value]
+                if not span:
+                    break
+        return found
+
+    def _settle(self) -> None:
+        lower, higher = self.unsettled
+        self.unsettled = [], []
+        self._slide_lows([value for value in lower if self.tops[value]])
+        self._slide_highs([value for value in higher if self.tops[value]])
+
+    def _slide_lows(self, values: list[int]) -> None:
+        """Renew the lowest offsets of these values, and of all above that this moves, from the bottom up."""
+        lows, tops, below, above = self.lows, self.tops, self.below, self.above
+        heap = [(lows[value], value) for value in values]
+        heapify(heap)
+        while heap:
+            _, value = heappop(heap)
+            low, before = max([tops[other] for other in below[value]], default=0), lows[value]
+            self.work += _SLIDING
+            if low == before:
+                continue
+            top_before, top = tops[value], low + self.sizes[value]
+            self._set_low(value, low, top)
+            for other in above[value]:
+                if lows[other] == top_before or lows[other] < top:
+                    heappush(heap, (lows[other], other))
+
+    def _slide_highs(self, values: list[int]) -> None:
+        """Renew the highest offsets of these values, and of all below that this moves, from the top down."""
+        highs, below, above, sizes = self.highs, self.below, self.above, self.sizes
+        heap = [(-highs[value], value) for value in values]
+        heapify(heap)
+        while heap:
+            _, value = heappop(heap)
+            high = min([highs[other] for other in above[value]], default=self.capacity) - sizes[value]
+            self.work += _SLIDING
+            before = highs[value]
+            if high == before:
+                continue
+            self._set_high(value, high)
+            for other in below[value]:
+                top = highs[other] + sizes[other]
+                if top == before or top > high:
+                    heappush(heap, (-highs[other], other))
+
+    def _set_low(self, value: int, low: int, top: int) -> None:
+        self.lows[value], self.tops[value], self.tops_seen[value] = low, top, top
+
+    def _set_high(self, value: int, high: int) -> None:
+        self.highs[value] = self.highs_seen[value] = high
 
 
-def _sums(at: np.ndarray, blame: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """For each limit, the blame of those with `at` <= limit."""
-    order = at.argsort()
-    sums = np.zeros(len(at) + 1, np.int64)
-    np.cumsum(blame[order], out=sums[1:])
-    return sums[at[order].searchsorted(limits, side="right")]
+_NEVER = np.iinfo(np.int64).max
