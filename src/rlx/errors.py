@@ -460,7 +460,7 @@ class DonationError(RunError, ValueError):
     code = "RLX-R016"
 
 
-class TunedAnswerDiffers(RunError, ArithmeticError):
+class TunedAnswerDiffers(RLXError, ArithmeticError):
     """A program with tuned schedules gives other bits than the same program without."""
 
     code = "RLX-R017"
