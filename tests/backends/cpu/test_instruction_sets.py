@@ -7,11 +7,13 @@ of ops and models in full under each of the others (docs/testing.md).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rlx.backends.cpu.host import resolve_target, supported_targets
+from rlx.frontends.load import load
 from rlx.ir import Graph, GraphBuilder, TensorType, all_ops, interpret, type_of
 from rlx.ir.dtypes import f32
 from rlx.ir.op import Sample
@@ -156,3 +158,17 @@ def test_random_graphs_agree_with_the_interpreter(target: str, emulator: aarch64
         for output, array in interpret(graph, inputs[seed]).items():
             tolerance = 0.0 if seed in exact else 2e-5
             np.testing.assert_allclose(got[f"{seed}.{output}"], array, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+@HAS_EMULATOR
+def test_a_whole_transformer_gives_on_neon_what_the_interpreter_gives(minilm: Path, emulator: aarch64.Emulator) -> None:
+    graph = load(minilm).specialize({"input_ids": (2, 19)})
+    rng = np.random.default_rng(29)
+    inputs = {name: np.ones((2, 19), t.dtype.numpy) for name, t in graph.input_types.items()}
+    inputs["input_ids"] = rng.integers(1000, 20000, (2, 19))
+    inputs["attention_mask"][1, 11:] = 0
+    inputs["token_type_ids"][:] = 0
+    got = compute("neon", graph, inputs, emulator)
+    for name, expected in interpret(graph, inputs).items():
+        np.testing.assert_allclose(got[name], expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=name)
