@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -160,6 +159,8 @@ def read_own(path: Path) -> bytes:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Make a file, and its directory, for this user alone; readers see all of it or none. Raises OSError."""
+    import tempfile  # costs 5 ms, and readers have no use for it
+
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     try:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rlx.driver import Buffer, CommandStream, Device, Executable
+from rlx.driver import Buffer, Device, Executable
 from rlx.driver.host_memory import array_address
 from rlx.errors import (
     BufferReadOnly,
@@ -31,6 +31,9 @@ from rlx.ir import TensorType
 from rlx.runtime.donation import check_arrays, check_buffers, overlap
 from rlx.runtime.report import Report, make_report
 from rlx.runtime.runner import BoundCall, Runner
+
+if TYPE_CHECKING:
+    from rlx.driver import CommandStream
 
 Array = Any  # what np.asarray takes
 _ndarray = np.ndarray
