@@ -172,3 +172,9 @@ def test_a_whole_transformer_gives_on_neon_what_the_interpreter_gives(minilm: Pa
     got = compute("neon", graph, inputs, emulator)
     for name, expected in interpret(graph, inputs).items():
         np.testing.assert_allclose(got[name], expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=name)
+
+
+def test_the_instruction_set_of_another_architecture_is_refused() -> None:
+    other = "portable" if runs_here("neon") else "neon"
+    with pytest.raises(OptionError, match=f"(?s){other}.*this machine runs: native"):
+        resolve_target(Options(target=other).target)
