@@ -27,10 +27,11 @@ from rlx.backends.cpu.gemm_operand import when
 from rlx.backends.cpu.gemm_tile import TileCode, tile_function
 from rlx.backends.cpu.gemm_view import split_index
 from rlx.backends.cpu.winograd_plan import WinogradPlan
+from rlx.backends.cpu.winograd_tile import input_function, output_function
 from rlx.backends.cpu.winograd_transform import FILTERINGS, Filtering, both_ways
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import F64, I1, I8, I64, constant, register_type, undefined, vector
+from rlx.codegen.llvm.types import F64, I8, I64, constant, lane_constants, real, register_type, vector
 from rlx.codegen.lower.templates import ConvSpec, Epilogue
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
@@ -154,19 +155,18 @@ class WinogradKernel:
             start = e.integer_add(start, e.integer_mul(channel, I64(self.width)))
             with e.loop(I64(0), I64(self.width), lanes) as at:
                 feature = e.integer_add(e.integer_mul(panel, I64(self.width)), at)
-                taps: list[ir.Value] = [undefined(vector(register_type(dtype), lanes))] * 9
-                for lane in range(lanes):
-                    one = e.intrinsic("smin", e.integer_add(feature, I64(lane)), I64(spec.features - 1))
-                    offset = e.integer_mul(one, I64(strides[0]))
-                    for tap in range(9):
-                        move = I64(tap // 3 * strides[2] + tap % 3 * strides[3])
-                        value = e.load_one(e.element_pointer(source, dtype, e.integer_add(offset, move)), dtype)
-                        taps[tap] = e.builder.insert_element(taps[tap], value, I64(lane))
-                wide = [e.builder.fpext(tap, vector(F64, lanes)) for tap in taps]
+                each = e.builder.add(e.splat(feature, lanes), lane_constants(I64, range(lanes)))
+                each = e.intrinsic("smin", each, constant(each.type, spec.features - 1))
+                offsets = e.builder.mul(each, constant(each.type, strides[0]))
+                wide = []
+                for tap in range(9):
+                    moved = e.element_pointer(source, dtype, I64(tap // 3 * strides[2] + tap % 3 * strides[3]))
+                    weights = real(e.gather(e.lane_pointers(moved, dtype, offsets), dtype, None, None))
+                    wide.append(e.builder.fpext(weights, vector(F64, lanes)))
                 square = both_ways(e, self.filtering.kernel, [wide[0:3], wide[3:6], wide[6:9]])
                 for position, value in enumerate(v for row in square for v in row):
                     to = e.integer_add(e.integer_add(start, at), I64(position * self._slab))
-                    rounded = e.builder.fptrunc(value, taps[0].type)
+                    rounded = e.builder.fptrunc(value, vector(register_type(dtype), lanes))
                     e.store_lanes(e.element_pointer(e.args["packed"], dtype, to), dtype, rounded, lanes)
 
     # -- the convolution -------------------------------------------------------------------------------------------
@@ -202,43 +202,20 @@ class WinogradKernel:
         return image, y, x
 
     def _transform_input(self, e: FunctionEmitter, tile: ir.Value, into: ir.Value) -> None:
-        b, plane, dtype, size = e.builder, self.plane, self.dtype, self.filtering.size
+        b, plane, size = e.builder, self.plane, self.filtering.size
         strides = plane.strides
         image, *first = self._place(e, tile)
         first = [e.integer_add(at, I64(-low)) for at, low in zip(first, plane.low, strict=True)]
-        places = [[e.integer_add(at, I64(i)) for i in range(size)] for at in first]
-        fits = [[b.icmp_unsigned("<", at, I64(plane.size[axis])) for at in places[axis]] for axis in range(2)]
-        offset = e.integer_mul(image, I64(strides[0]))
-        for at, stride in zip(first, strides[1:3], strict=True):
-            offset = e.integer_add(offset, e.integer_mul(at, I64(stride)))
-        corner = e.element_pointer(e.args[plane.name], dtype, offset)
-
-        def channels(inside: bool) -> None:
-            with e.loop(I64(0), I64(plane.channels), self.lanes) as channel:
-                square = []
-                for y in range(size):
-                    row = []
-                    for x in range(size):
-                        move = e.integer_add(channel, I64(y * strides[1] + x * strides[2]))
-                        pointer = e.element_pointer(corner, dtype, move)
-                        if not inside:
-                            pointer = b.select(b.and_(fits[0][y], fits[1][x]), pointer, e.scratch)
-                        row.append(e.load_lanes(pointer, dtype, self.lanes))
-                    square.append(row)
-                result = both_ways(e, self.filtering.input, square)
-                for position, value in enumerate(v for row in result for v in row):
-                    to = e.integer_add(channel, I64(position * self._input_position))
-                    e.store_lanes(e.element_pointer(into, dtype, to), dtype, value, self.lanes)
-
-        whole: ir.Value = I1(1)
-        for axis in range(2):
-            for fit in fits[axis]:
-                whole = b.and_(whole, fit)
-        with b.if_else(whole) as (then, otherwise):
-            with then:
-                channels(True)
-            with otherwise:
-                channels(False)
+        offset, fits = e.integer_mul(image, I64(strides[0])), I64(0)
+        for axis, at in enumerate(first):
+            offset = e.integer_add(offset, e.integer_mul(at, I64(strides[1 + axis])))
+            for i in range(size):
+                inside = b.icmp_unsigned("<", e.integer_add(at, I64(i)), I64(plane.size[axis]))
+                fits = b.or_(fits, b.shl(b.zext(inside, I64), I64(axis * size + i)))
+        corner = e.element_pointer(e.args[plane.name], self.dtype, offset)
+        sizes = [I64(n) for n in (plane.channels, *strides[1:3], self._input_position)]
+        function = input_function(e.module, self.target, self.dtype, self.filtering)
+        b.call(function, [corner, e.scratch, fits, into, *sizes])
 
     def _multiply(self, e: FunctionEmitter, inputs: ir.Value, weights: ir.Value, sums: ir.Value) -> None:
         """Sums of all positions, each tiles by features of the panel."""
@@ -282,16 +259,8 @@ class WinogradKernel:
 
         with e.loop(I64(0), down) as row:
             writer.prefetch(e, row_of(row))
-        size = self.filtering.size
-        with e.loop(I64(0), I64(self.width), self.lanes) as at:
-            square = []
-            for i in range(size):
-                places = [I64((i * size + j) * self._sums_position) for j in range(size)]
-                pointers = [e.element_pointer(source, dtype, e.integer_add(at, place)) for place in places]
-                square.append([e.load_lanes(pointer, dtype, self.lanes) for pointer in pointers])
-            for pixel, value in enumerate(v for row in both_ways(e, self.filtering.output, square) for v in row):
-                to = e.integer_add(at, I64(pixel * self.width))
-                e.store_lanes(e.element_pointer(pixels, dtype, to), dtype, value, self.lanes)
+        function = output_function(e.module, self.target, dtype, self.filtering)
+        b.call(function, [source, I64(self._sums_position), pixels, I64(self.width)])
         with e.loop(I64(0), down) as row:
             line = e.element_pointer(pixels, dtype, e.integer_mul(row, I64(outputs * self.width)))
             writer.write(e, row_of(row), line)
