@@ -102,6 +102,11 @@ def test_streamed_stores_bypass_the_caches_and_are_fenced(target: str) -> None:
     assert "movnt" not in plain and "sfence" not in plain
 
 
+def test_what_streamed_results_are_made_of_is_fetched_ahead() -> None:
+    assert "prefetcht0" in text(erf_to(f32, streamed=True))
+    assert "prefetcht0" not in text(erf_to(f32, streamed=False))
+
+
 def test_what_the_kernel_reads_back_stays_in_the_caches() -> None:
     kernel = erf_to(f32, streamed=True)
     (out,) = (m for m in kernel.args if m.writable)

@@ -31,12 +31,14 @@ def constant_index(expr: Expr | int) -> int | None:
 class ExpressionEmitter(MemoryEmitter):
     """A `MemoryEmitter` that knows a kernel's names.
 
-    frame: where expressions are evaluated now. pointers: memory name -> address of its first element.
+    frame: where expressions are evaluated now. pointers: memory name -> address of its first element. arguments: names
+    of the memories that are the caller's.
     """
 
     frame: Frame
     pointers: dict[str, ir.Value]
     mutable_memories: frozenset[str]
+    arguments: frozenset[str]
 
     def __init__(self, module: ir.Module, builder: ir.IRBuilder, target: Target) -> None:
         super().__init__(module, builder, target)
@@ -190,7 +192,10 @@ class ExpressionEmitter(MemoryEmitter):
         if active is not None:
             mask = active if mask is None else self.builder.and_(self.splat(mask, lanes), active)
         if stride == 1:
-            return self.load_lanes(self.address(memory, load.index), memory.dtype, lanes, mask, other)
+            pointer = self.address(memory, load.index)
+            if self.frame.streamed is not None and load.mask is None and memory.name in self.arguments:
+                self.fetch_ahead(pointer)
+            return self.load_lanes(pointer, memory.dtype, lanes, mask, other)
         if stride == -1:
             return self.load_reversed(self.address(memory, load.index), memory.dtype, lanes, mask, other)
         if stride is not None:

@@ -60,6 +60,7 @@ class FunctionEmitter(ExpressionEmitter):
         self.pointers = self.args
         self.scratch, self.begin, self.end = inner.args[len(kernel.args)], inner.args[-2], inner.args[-1]
         self.sizes = {v.name: a for v, a in zip(names, inner.args[len(kernel.args) + 1 : -2], strict=True)}
+        self.arguments = frozenset(self.args)
         self.mutable_memories = frozenset(m.name for m in kernel.args if m.writable)
         self.frame = Frame(dict(self.sizes))
 
@@ -68,10 +69,6 @@ class FunctionEmitter(ExpressionEmitter):
         self.fence_streamed()
         self.builder.ret_void()
         ir.IRBuilder(self._entry).branch(self._inner.blocks[1])
-
-    def is_argument(self, memory: Memory) -> bool:
-        """Whether the memory is the caller's, not private."""
-        return memory.name in self.args
 
     # -- expressions for templates -------------------------------------------------------------------------------
 

@@ -28,6 +28,9 @@ from rlx.codegen.llvm.types import (
 from rlx.codegen.llvm.values import ValueEmitter, VectorGep, declare
 from rlx.ir.dtypes import DType
 
+#: How many bytes ahead of its use memory is fetched where the hardware needs telling.
+_AHEAD = 4096
+
 
 def _wrapped(value: int) -> int:
     """An i64 after overflow."""
@@ -210,6 +213,11 @@ class MemoryEmitter(ValueEmitter):
             one = self._load(b.extract_element(pointers, I64(lane)), type_, type_)
             result = b.insert_element(result, one, I64(lane))
         return result if mask is None else b.select(mask, result, constant(wide, 0))
+
+    def fetch_ahead(self, pointer: ir.Value) -> None:
+        """Have what lies a page behind `pointer` brought near, if it is memory at all: the hardware stops at pages."""
+        ahead = self.builder.gep(pointer, [I64(_AHEAD)], source_etype=I8)
+        self.void_call("llvm.prefetch.p0", [ahead, I32(0), I32(3), I32(1)])
 
     # -- stores --------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def streamed_store(f: FunctionEmitter, loop: Loop, lanes: int) -> Store | None:
         if not isinstance(stmt, Store) or not stmt.memory.streamed or stmt.mask is not None:
             continue
         memory = stmt.memory
-        if memory.dtype.is_complex or lanes * memory.dtype.itemsize > _LINE or not f.is_argument(memory):
+        if memory.dtype.is_complex or lanes * memory.dtype.itemsize > _LINE or memory.name not in f.arguments:
             continue
         if any(isinstance(e, Load) and e.memory.name == memory.name for e in expressions(f.kernel.body)):
             continue
