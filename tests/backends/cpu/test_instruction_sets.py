@@ -17,7 +17,8 @@ from rlx.frontends.load import load
 from rlx.ir import Graph, GraphBuilder, TensorType, all_ops, interpret, type_of
 from rlx.ir.dtypes import f32
 from rlx.ir.op import Sample
-from rlx.options import TARGETS, OptionError, Options
+from rlx.options import TARGETS, OptionError, Options, Precision
+from rlx.passes import optimize
 from rlx.runtime import Session
 from rlx.testing import aarch64
 from rlx.testing.op_samples import Arrays, assert_close, iter_samples
@@ -158,6 +159,25 @@ def test_random_graphs_agree_with_the_interpreter(target: str, emulator: aarch64
         for output, array in interpret(graph, inputs[seed]).items():
             tolerance = 0.0 if seed in exact else 2e-5
             np.testing.assert_allclose(got[f"{seed}.{output}"], array, rtol=tolerance, atol=tolerance)
+
+
+@HAS_EMULATOR
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 1e-5), ("int8-dynamic", 0.0)])
+def test_a_precision_policy_means_the_same_on_neon(
+    precision: Precision, error: float, emulator: aarch64.Emulator
+) -> None:
+    """Products of bf16 are summed in f32, in an order of the target's own; sums of 8-bit integers are exact."""
+    rng = np.random.default_rng(31)
+    b = GraphBuilder("product")
+    x = b.input("x", TensorType((21, 43), f32))
+    w = b.parameter("w", rng.standard_normal((43, 19)).astype(np.float32))
+    graph = b.build([b.emit("relu", b.emit("dot_general", x, w, lhs_contract=(1,), rhs_contract=(0,)))])
+    inputs = {"x": rng.standard_normal((21, 43)).astype(np.float32)}
+    (meant,) = interpret(optimize(graph, precision=precision), inputs).values()
+    (exact,) = interpret(graph, inputs).values()
+    (got,) = emulator.compute(graph, inputs, Options(precision=precision, cache=False, threads=2)).values()
+    np.testing.assert_allclose(got, meant, rtol=0, atol=error * np.abs(exact).max())
+    assert np.abs(got - exact).max() > 1e-3, "nothing was rounded"
 
 
 @pytest.mark.slow
