@@ -132,6 +132,28 @@ def test_every_index_of_a_grid_runs_whatever_the_number_of_threads(image, pool, 
         assert np.isnan(y[grid])
 
 
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("grid", [7, 8, 1000])
+def test_threads_have_equal_shares_and_those_of_absent_workers_are_taken_by_the_caller(image, pool, threads, grid):
+    ctypes.c_int64.from_address(pool.address).value = threads - 1  # of whom none was started
+    x = np.linspace(-3, 3, grid, dtype=np.float32)
+    y = np.full(grid, np.nan, np.float32)
+    machine = Machine(
+        image,
+        pool,
+        [[LAUNCH, image.function("exp_kernel"), 0, grid, threads, 1, 0, 3], [0] * 8],
+        [x.ctypes.data, y.ctypes.data],
+    )
+    for _ in range(3):
+        y[:] = np.nan
+        assert machine.run() == 0
+        np.testing.assert_allclose(y, np.exp(x), rtol=3e-7)
+    words = [(ctypes.c_int64 * 8).from_address(pool.address + TICKETS + TICKET_BYTES * i) for i in range(threads)]
+    first, past = [w[5] for w in words], [w[6] for w in words]
+    assert [*first, grid] == [0, *past]
+    assert max(np.subtract(past, first)) - min(np.subtract(past, first)) <= 1
+
+
 def test_a_parked_worker_wakes_for_the_next_launch(image, pool):
     pool.ensure(1, image)
     x, y = np.ones(64, np.float32), np.zeros(64, np.float32)

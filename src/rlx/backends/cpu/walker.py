@@ -40,8 +40,10 @@ ARENA, PERSISTENT, FIRST_ARGUMENT = 0, 1, 2
 SLICE_NS = 50_000_000
 #: A thread is worth starting on a launch for this many nanoseconds of its own work.
 GRAIN_NS = 2_500
-#: Chunks that a thread's share is cut into: others take those that are left when the thread was put aside.
-CHUNKS = 4
+#: Chunks that a thread's share is cut into, at least and at most: others take those that are left when the thread was
+#: put aside. Between the two a chunk takes CHUNK_NS.
+CHUNKS, MOST_CHUNKS = 4, 16
+CHUNK_NS = 100_000
 
 # Words of the walker's state.
 (
@@ -85,7 +87,9 @@ class BoundProgram:
         self.records[launches, 4] = np.minimum(
             np.minimum(threads, self.records[launches, 3]), 1 + self.records[launches, 5] // GRAIN_NS
         )
-        self.records[launches, 7] = -(-self.records[launches, 3] // (CHUNKS * self.records[launches, 4]))
+        shares = self.records[launches, 4]
+        chunks = np.clip(self.records[launches, 5] // (CHUNK_NS * shares), CHUNKS, MOST_CHUNKS)
+        self.records[launches, 7] = -(-self.records[launches, 3] // (chunks * shares))
         self.walk = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
         self.walk_arrays = type(self.walk)(image.function("rlx_run_arrays"))
         self._image, self._threads = image, threads
