@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,19 +44,9 @@ def available() -> bool:
 
 def compile_for_neon(graph: Graph, options: Options) -> Artifact:
     """The graph's artefact for AArch64; `options.target` is not looked at."""
-    from rlx.backends.cpu.assemble import assemble
-    from rlx.backends.cpu.conv import prefers_channels_last
-    from rlx.backends.cpu.matrix import CpuTemplates
-    from rlx.codegen.lower import lower
-    from rlx.codegen.target import PRESETS
-    from rlx.passes.channels_last import channels_last
-    from rlx.passes.pipeline import optimize
+    from rlx.backends.cpu.compiler import compile_graph
 
-    optimized = optimize(graph, level=2 if options.optimize else 0, precision=options.precision)
-    if options.optimize:
-        optimized = channels_last(optimized, prefers_channels_last)
-    target = PRESETS["neon"]
-    return assemble(lower(optimized, CpuTemplates(target), fuse=options.optimize), target, options)
+    return compile_graph(graph, Device("cpu"), replace(options, target="neon"))
 
 
 class Emulator:

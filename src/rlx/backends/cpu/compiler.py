@@ -38,10 +38,12 @@ def compile_graph(
 ) -> Artifact:
     """Compile `graph`, whose shapes are all known. Raises the errors of the stages, naming the model's node.
 
+    A target that is named need not be this machine's; loading refuses what cannot run here.
     donate: names of inputs that runs may overwrite.
     records: measure schedules, keep them there, and use those that are there already.
     """
-    target = PRESETS[resolve_target(options.target, options.precision)]
+    native = options.target == "native"
+    target = PRESETS[resolve_target("native", options.precision) if native else options.target]
     check = verify if options.verify else None
     optimized = optimize(graph, level=2 if options.optimize else 0, precision=options.precision, verify=check)
     if options.optimize:
