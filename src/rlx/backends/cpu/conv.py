@@ -14,7 +14,8 @@ from typing import Any
 from llvmlite import ir
 
 from rlx.backends.cpu.conv_phases import Phases, splits_into_phases
-from rlx.backends.cpu.conv_pixels import PixelKernel, is_channels_last, pixel_kernel, plane_of
+from rlx.backends.cpu.conv_pixels import PixelKernel, PixelPlan, is_channels_last, pixel_kernel, plane_of
+from rlx.backends.cpu.conv_schedule import Pixels
 from rlx.backends.cpu.depthwise import depthwise_kernel, takes
 from rlx.backends.cpu.depthwise_pixels import DepthwisePixels
 from rlx.backends.cpu.gemm import ProductKernel
@@ -56,27 +57,47 @@ def prefers_channels_last(node: Node) -> bool:
     )
 
 
-def conv_kernels(
-    target: Target, spec: ConvSpec, epilogue: Epilogue, convolution: Convolution = "direct"
-) -> ConvKernels | None:
-    """The kernels for a spec, or None where loops should do it; `convolution` is what `Options` allow."""
-    dtype = spec.acc_dtype
-    sizes = (spec.batch, spec.channels, spec.features, *spec.size, *spec.kernel, *spec.out)
-    if not supported(spec.x_dtype, spec.w_dtype, dtype) or 0 in sizes or not spec.out:
+def pixels_of(target: Target, spec: ConvSpec, epilogue: Epilogue, convolution: Convolution = "direct") -> Pixels | None:
+    """What a plan is chosen for, where pixels by features are how a spec is computed; else None."""
+    if not _is_taken(spec) or not is_channels_last(spec, epilogue) or spec.groups != 1:
         return None
+    plane = plane_of(spec)
+    by_pixels = not (takes(spec) and spec.x.strides[1] == 1) and not plan_winograd(target, spec, plane, convolution)
+    return Pixels(target, spec, plane) if by_pixels else None
+
+
+def _is_taken(spec: ConvSpec) -> bool:
+    """Whether any kernel here takes a spec: its dtypes, its sizes, and strides that are known."""
+    sizes = (spec.batch, spec.channels, spec.features, *spec.size, *spec.kernel, *spec.out)
+    if not supported(spec.x_dtype, spec.w_dtype, spec.acc_dtype) or 0 in sizes or not spec.out:
+        return False
     strides = (*spec.x.strides, *spec.w.strides, spec.x.offset, spec.w.offset)
-    if not all(isinstance(s, int) for s in strides) or spec.x.offset or spec.w.offset:
+    return all(isinstance(s, int) for s in strides) and not spec.x.offset and not spec.w.offset
+
+
+def conv_kernels(
+    target: Target,
+    spec: ConvSpec,
+    epilogue: Epilogue,
+    convolution: Convolution = "direct",
+    plan: PixelPlan | None = None,
+) -> ConvKernels | None:
+    """The kernels for a spec, or None where loops should do it; `convolution` is what `Options` allow.
+
+    plan: one that `pixels_of` the spec allows; the planner's choice where it is None.
+    """
+    dtype = spec.acc_dtype
+    if not _is_taken(spec):
         return None
     if is_channels_last(spec, epilogue):
         if takes(spec) and spec.x.strides[1] == 1:
             return _depthwise_channels_last(target, spec, epilogue)
         if spec.groups == 1:
             plane = plane_of(spec)
-            plan = plan_winograd(target, spec, plane, convolution)
-            kernel = (
-                WinogradKernel(target, spec, epilogue, plane, plan) if plan else pixel_kernel(target, spec, epilogue)
-            )
-            return channels_last_kernels(target, kernel)
+            winograd = plan_winograd(target, spec, plane, convolution)
+            if winograd:
+                return channels_last_kernels(target, WinogradKernel(target, spec, epilogue, plane, winograd))
+            return channels_last_kernels(target, pixel_kernel(target, spec, epilogue, plan))
     if spec.size[-1] > 1 and spec.x.strides[-1] != 1:
         return None  # gathering pixel by pixel costs more than a dense copy
     if takes(spec):

@@ -13,9 +13,10 @@ of sums depends on nothing but the convolution (conv_tile), so any split of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from math import prod
+from typing import Any
 
 from llvmlite import ir
 
@@ -58,6 +59,25 @@ class PixelPlan:
     vectors: int
     band: int
     panels: int
+
+    def __str__(self) -> str:
+        tile = f"tile {self.rows}x{self.columns} pixels by {self.vectors} vectors"
+        return f"{tile}, bands of {self.band}, blocks of {self.panels}"
+
+    def document(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> PixelPlan:
+        """What `document` gave. Raises ValueError for anything else."""
+        try:
+            plan = PixelPlan(**document)
+        except TypeError:
+            raise ValueError("not a plan of a convolution") from None
+        if not all(type(value) is int for value in document.values()):
+            raise ValueError("not a plan of a convolution")
+        return plan
 
 
 def is_channels_last(spec: ConvSpec, epilogue: Epilogue) -> bool:
@@ -269,30 +289,53 @@ class PixelKernel:
         return e.element_pointer(weights, self.dtype, e.integer_add(I64(panel), e.integer_mul(number, I64(part))))
 
 
-def pixel_kernel(target: Target, spec: ConvSpec, epilogue: Epilogue) -> PixelKernel:
-    """Choose the tile, the bands and how they find their input."""
+def pixel_kernel(target: Target, spec: ConvSpec, epilogue: Epilogue, plan: PixelPlan | None = None) -> PixelKernel:
+    """The kernel under a plan, or under the best by a model of cycles; and how its bands find their input."""
     plane, dtype = plane_of(spec), spec.acc_dtype
-    features, lanes = spec.features, target.lanes(dtype.bits)
-    depth = plane.channels * prod(plane.kernel)
-    rows, columns, vectors = _choose_tile(target, plane, features, lanes, depth)
-    panels = -(-features // (vectors * lanes))
+    lanes = target.lanes(dtype.bits)
+    if plan is None:
+        plan = plan_tile(target, spec, plane, choose_tile(target, spec, plane))
     in_place = (
         plane.is_inside
         and plane.source is plane.dtype
         and plane.strides[3] == 1
         and spreads(plane.strides[2] * plane.steps[1], dtype)
     )
+    found: Band = BandInPlace(plane) if in_place else BandCopied(plane, plan.band, lanes)
+    return PixelKernel(target, spec, epilogue, plane, plan, found)
+
+
+def choose_tile(target: Target, spec: ConvSpec, plane: Plane) -> tuple[int, int, int]:
+    """Rows, columns and vectors of the cheapest tile."""
+    best: tuple[float, tuple[int, int, int]] | None = None
+    for cost, tile in tile_costs(target, spec, plane):
+        if best is None or cost < best[0] * 0.999:
+            best = (cost, tile)
+    assert best is not None
+    return best[1]
+
+
+def plan_tile(target: Target, spec: ConvSpec, plane: Plane, tile: tuple[int, int, int]) -> PixelPlan:
+    """The plan for a tile: bands that stay in the second-level cache, and even shares for threads."""
+    rows, columns, vectors = tile
+    dtype = spec.acc_dtype
+    panels = -(-spec.features // (vectors * target.lanes(dtype.bits)))
     line = plane.reach(1, plane.out[1]) * plane.channels * plane.steps[0] * dtype.itemsize
     most = max(rows, target.l2 // 4 // line // rows * rows)
     band, block = _choose_items(spec, plane, most, rows, panels)
-    found: Band = BandInPlace(plane) if in_place else BandCopied(plane, band, lanes)
-    return PixelKernel(target, spec, epilogue, plane, PixelPlan(rows, columns, vectors, band, block), found)
+    return PixelPlan(rows, columns, vectors, band, block)
 
 
-def _choose_tile(target: Target, plane: Plane, features: int, lanes: int, depth: int) -> tuple[int, int, int]:
-    """Rows, columns and vectors of the cheapest tile."""
+def most_pixels(target: Target, vectors: int) -> int:
+    """Pixels of a tile whose sums, of so many vectors of features, stay in registers."""
+    return (registers(target) - 1 - vectors - (not target.has_fma)) // vectors
+
+
+def tile_costs(target: Target, spec: ConvSpec, plane: Plane) -> Iterator[tuple[float, tuple[int, int, int]]]:
+    """Every tile worth a thought, with its cost."""
     height, width = plane.out
-    best: tuple[float, int, int, int] | None = None
+    features, lanes = spec.features, target.lanes(spec.acc_dtype.bits)
+    depth = plane.channels * prod(plane.kernel)
 
     def tile(pixels: int, vectors: int) -> float:
         step = max(pixels * vectors, _CHAINS) + _BROADCAST * pixels + _WEIGHTS * vectors
@@ -302,7 +345,7 @@ def _choose_tile(target: Target, plane: Plane, features: int, lanes: int, depth:
         if vectors > 1 and (vectors - 1) * lanes >= features:
             break
         panels = -(-features // (vectors * lanes))
-        limit = (registers(target) - 1 - vectors - (not target.has_fma)) // vectors
+        limit = most_pixels(target, vectors)
         shapes = [(1, columns) for columns in range(1, min(width, limit) + 1)]
         shapes += [(rows, width) for rows in range(2, min(height, limit // width) + 1)]
         for rows, columns in shapes:
@@ -310,11 +353,7 @@ def _choose_tile(target: Target, plane: Plane, features: int, lanes: int, depth:
             cost += tile(width % columns, vectors) if width % columns else 0.0
             cost *= height // rows
             cost += tile(height % rows * columns, vectors) if height % rows else 0.0
-            cost *= panels
-            if best is None or cost < best[0] * 0.999:
-                best = (cost, rows, columns, vectors)
-    assert best is not None
-    return best[1:]
+            yield cost * panels, (rows, columns, vectors)
 
 
 def _choose_items(spec: ConvSpec, plane: Plane, most: int, rows: int, panels: int) -> tuple[int, int]:

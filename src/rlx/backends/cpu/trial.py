@@ -112,7 +112,8 @@ def _program(candidate: Candidate, copies: int) -> tuple[LoweredProgram, list[Vi
     for copy in range(copies):
         own = {b: VirtualBuffer(f"{b.name} {copy}", b.nbytes, "persistent") for b in packed}
         to = {**fixed, **own}
-        setup += [_moved(p, to) for p in packs]
+        # Not marked as packing weights: what is packed alike from the same weights would be shared.
+        setup += [replace(_moved(p, to), sources=()) for p in packs]
         steps.append(_moved(launch, to))
     program = LoweredProgram(
         name="trial",

@@ -1,4 +1,4 @@
-"""Autotuning: which schedule each product of a program runs fastest under, measured on this machine.
+"""Autotuning: which schedule each product and convolution of a program runs fastest under, on this machine.
 
     lower the graph            what sites there are, and how often each is launched
     look for their records     a site that was measured before is not measured again
@@ -24,10 +24,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlx.backends.cpu.gemm_schedule import Product, Schedule
 from rlx.backends.cpu.host import cpu_name
 from rlx.backends.cpu.records import nanoseconds
-from rlx.backends.cpu.scheduled import ScheduledTemplates
+from rlx.backends.cpu.scheduled import Choice, Choices, ScheduledTemplates
 from rlx.backends.cpu.tournament import Clock, Contender, confirm, play
 from rlx.backends.cpu.trial import Candidate, Trial, candidates_of
 from rlx.codegen.program import LoweredProgram
@@ -57,7 +56,7 @@ class Tuning:
     rows: a fact sheet a site, for reports. left: sites that there was no time to measure.
     """
 
-    schedules: dict[str, Schedule]
+    schedules: dict[str, Choice]
     rows: list[dict[str, Any]]
     left: int
 
@@ -70,17 +69,17 @@ class _Site:
     times: seconds of a launch of those that ran, and how many launches were timed.
     """
 
-    product: Product
-    known: dict[Schedule, Candidate]
+    choices: Choices
+    known: dict[Choice, Candidate]
     launches: int
     copies: int
-    best: Schedule
-    times: dict[Schedule, tuple[float, int]] = field(default_factory=dict)
-    refused: list[Schedule] = field(default_factory=list)
+    best: Choice
+    times: dict[Choice, tuple[float, int]] = field(default_factory=dict)
+    refused: list[Choice] = field(default_factory=list)
 
     @property
-    def default(self) -> Schedule:
-        return self.product.default
+    def default(self) -> Choice:
+        return self.choices.default
 
     @property
     def work(self) -> int:
@@ -109,21 +108,21 @@ class Tuner:
         end = self._clock() + self._options.tune_seconds
         templates = self._templates({})
         candidates, launches = candidates_of(self._lower(templates), templates.sites)
-        products = templates.products
-        documents = {name: self._recorded(name, products[name]) for name in candidates}
+        choices = templates.choices
+        documents = {name: self._recorded(name, choices[name]) for name in candidates}
         before = {name for name, document in documents.items() if document is not None}
         packed = sum(c.packed_bytes * launches[name] for name, c in candidates.items())
         sites = {
             name: _Site(
-                products[name], {products[name].default: c}, launches[name], _copies(c, packed), products[name].default
+                choices[name], {choices[name].default: c}, launches[name], _copies(c, packed), choices[name].default
             )
             for name, c in candidates.items()
         }
         least = _LEAST_SHARE * sum(site.work for site in sites.values())
         wanted = {n: s for n, s in sites.items() if n not in before and s.work >= least}
         wanted = dict(sorted(wanted.items(), key=lambda item: -item[1].work))
-        self._stage(wanted, lambda site: site.product.other_tiles(), end, share=0.5)
-        self._stage(wanted, lambda site: site.product.other_cuts(site.best), end, share=0.8)
+        self._stage(wanted, lambda site: site.choices.other_tiles(), end, share=0.5)
+        self._stage(wanted, lambda site: site.choices.other_cuts(site.best), end, share=0.8)
         for name, site in wanted.items():
             if site.times and self._clock() < end:
                 documents[name] = self._finish(name, site, end)
@@ -131,15 +130,15 @@ class Tuner:
             _row(sites[name], document, "record" if name in before else "now" if document else "")
             for name, document in documents.items()
         ]
-        schedules = {name: Schedule.of(document["best"]) for name, document in documents.items() if document}
-        chosen = {name: schedule for name, schedule in schedules.items() if schedule != products[name].default}
+        schedules = {name: _read(choices[name], document["best"]) for name, document in documents.items() if document}
+        chosen = {name: schedule for name, schedule in schedules.items() if schedule != choices[name].default}
         return Tuning(chosen, rows, sum(documents[name] is None for name in wanted))
 
-    def _templates(self, schedules: Mapping[str, Schedule]) -> ScheduledTemplates:
+    def _templates(self, schedules: Mapping[str, Choice]) -> ScheduledTemplates:
         return ScheduledTemplates(self._target, self._options.convolution, schedules)
 
     def _stage(
-        self, sites: Mapping[str, _Site], others: Callable[[_Site], Sequence[Schedule]], end: float, share: float
+        self, sites: Mapping[str, _Site], others: Callable[[_Site], Sequence[Choice]], end: float, share: float
     ) -> None:
         """Let alternatives compete with the best of each site, within `share` of the time that is left."""
         now = self._clock()
@@ -156,11 +155,11 @@ class Tuner:
             if left > 0:
                 site.best = self._compete(site, wanted[name], left / (len(sites) - done))
 
-    def _compete(self, site: _Site, others: Sequence[Schedule], seconds: float) -> Schedule:
+    def _compete(self, site: _Site, others: Sequence[Choice], seconds: float) -> Choice:
         """The fastest of default, best and others, as far as the seconds go."""
         end = self._clock() + seconds
         with ExitStack() as loaded:
-            contenders: dict[Schedule, Contender] = {}
+            contenders: dict[Choice, Contender] = {}
             answer = b""
             for schedule in dict.fromkeys((site.default, site.best, *others)):
                 if len(contenders) > 1 and self._clock() > end - seconds / 2:
@@ -198,7 +197,7 @@ class Tuner:
         self._records.keep(self._parts(name), document)
         return document
 
-    def _trial(self, site: _Site, schedule: Schedule) -> Trial:
+    def _trial(self, site: _Site, schedule: Choice) -> Trial:
         return Trial(site.known[schedule], site.copies, self._target, self._device, self._options)
 
     def _parts(self, site: str) -> dict[str, str]:
@@ -212,25 +211,29 @@ class Tuner:
             "rlx": build_id(),
         }
 
-    def _recorded(self, site: str, product: Product) -> Mapping[str, Any] | None:
+    def _recorded(self, site: str, choices: Choices) -> Mapping[str, Any] | None:
         """The record of a site, where there is one and what it says is legal here."""
         document = self._records.find(self._parts(site))
         if document is None:
             return None
         try:
-            legal = (
-                product.allows(Schedule.of(document["best"])) and Schedule.of(document["default"]) == product.default
-            )
-            times = _times(document)
+            times = _times(document, choices)
+            legal = choices.allows(_read(choices, document["best"]))
+            same = _read(choices, document["default"]) == choices.default
         except (KeyError, TypeError, ValueError):
             return None
-        return document if legal and {"best", "default"} <= set(times) else None
+        return document if legal and same and min(times.values()) > 0 else None
 
 
-def _times(document: Mapping[str, Any]) -> dict[str, float]:
+def _read(choices: Choices, document: Mapping[str, Any]) -> Choice:
+    """A choice from what its `document` gave. Raises ValueError where it is none for this kernel."""
+    return type(choices.default).of(document)
+
+
+def _times(document: Mapping[str, Any], choices: Choices) -> dict[str, float]:
     """Seconds of a launch under the default and the best schedule. Raises as a document that is none makes it."""
-    measured = {str(Schedule.of(m["schedule"])): float(m["seconds"]) for m in document["measured"]}
-    return {way: measured[str(Schedule.of(document[way]))] for way in ("default", "best")}
+    measured = {_read(choices, m["schedule"]): float(m["seconds"]) for m in document["measured"]}
+    return {way: measured[_read(choices, document[way])] for way in ("default", "best")}
 
 
 def _copies(candidate: Candidate, packed: int) -> int:
@@ -245,11 +248,11 @@ def _copies(candidate: Candidate, packed: int) -> int:
 def _row(site: _Site, document: Mapping[str, Any] | None, measured: str) -> dict[str, Any]:
     """What a report says about a site. measured: "now", "record", or "" where the default was taken unmeasured."""
     launch = site.known[site.default].launch
-    best = site.default if document is None else Schedule.of(document["best"])
-    times = {} if document is None else _times(document)
+    best = site.default if document is None else _read(site.choices, document["best"])
+    times = {} if document is None else _times(document, site.choices)
     return {
         "label": launch.kernel.label,
-        "sizes": str(site.product),
+        "sizes": str(site.choices),
         "ops": list(launch.sources),
         "location": str(launch.location),
         "launches": site.launches,
