@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from rlx.backends.cpu.linker import LinkedImage, link
-from rlx.backends.cpu.records import Flattener, Tables, place_persistent
+from rlx.backends.cpu.records import Flattener, Tables, packed_pieces, place_persistent
 from rlx.codegen.kernel import Kernel, TemplateKernel
 from rlx.codegen.launch_report import launch_rows
 from rlx.codegen.llvm.object import compile_kernels
@@ -39,10 +39,11 @@ def assemble(
     schedules: identity of a kernel that does not run the planner's schedule -> its own, in words.
     """
     functions, image = _native_code(program, target)
-    persistent, persistent_bytes, constants = place_persistent(program)
+    pieces = packed_pieces(program)
+    persistent, persistent_bytes, constants = place_persistent(program, pieces)
     tables = {}
     for name, steps in (("setup", program.setup), ("steps", program.steps)):
-        flattener = Flattener(program, functions, persistent)
+        flattener = Flattener(program, functions, persistent, tuple(pieces))
         flattener.add(steps)
         tables[name] = flattener.finish(debug=options.debug_memory)
     launches = [s for s in walk_steps((*program.setup, *program.steps)) if isinstance(s, Launch)]
@@ -56,6 +57,7 @@ def assemble(
         "parameters": _types(program.parameters),
         "in_inputs": program.in_inputs,
         "persistent_bytes": persistent_bytes,
+        "pieces": list(pieces.values()),
         "scratch_bytes": max((s.kernel.scratch_bytes for s in launches), default=0),
         "image": {
             "code_bytes": image.code_bytes,

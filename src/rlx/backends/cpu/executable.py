@@ -1,9 +1,10 @@
 """Run a compiled artefact on the CPU: one native call a run, over one arena.
 
-A `CpuExecutable` owns its image, its arena, its persistent memory (constants and what setup made of the weights) and
-its scratch; it keeps the parameters' arrays that its runs read. `bind_parameters` must come before the first `run`; it
-runs the program's setup. Runs of one executable take turns (a lock), so any thread may call; in steady state a run
-allocates nothing and holds no GIL. Every run gives the same bits, whatever the number of threads.
+A `CpuExecutable` owns its image, its arena, its scratch and its persistent memory: constants and what setup made of the
+weights, but for packed weights, which programs may share (packed_weights.py). It keeps the parameters' arrays that its
+runs read. `bind_parameters` must come before the first `run`; it runs the program's setup. Runs of one executable take
+turns (a lock), so any thread may call; in steady state a run allocates nothing and holds no GIL. Every run gives the
+same bits, whatever the number of threads.
 
 Donation. An output of `in_inputs` is computed in the memory of a donated input, and copied from there where the memory
 given for it is elsewhere.
@@ -26,6 +27,7 @@ import numpy as np
 
 from rlx.backends.cpu.host import check_processors, request_tiles, resolve_target
 from rlx.backends.cpu.image import Image
+from rlx.backends.cpu.packed_weights import SHARED, PackedBlock, without
 from rlx.backends.cpu.runner import CpuRunner
 from rlx.backends.cpu.walker import ARENA, FIRST_ARGUMENT, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
@@ -70,11 +72,13 @@ class CpuExecutable:
         self._stride = -(-manifest["scratch_bytes"] // 4096) * 4096
         self._scratch = DeviceArena(device, self._stride * options.threads)
         self._bound: list[np.ndarray] = []
+        self._blocks: set[PackedBlock] = set()
+        self._shared_bytes = 0
         self._runners: weakref.WeakSet[CpuRunner] = weakref.WeakSet()
         self._closed = False
         self._ready = not self.parameters
         if self._ready:
-            self._prepare([])
+            self._prepare([], [])
 
     def renew(self) -> None:
         """Make the lock anew, and look for workers at the next run; see `rlx.driver.fork`."""
@@ -88,31 +92,48 @@ class CpuExecutable:
         something (matrices that it packs) are let go. Arrays have the declared shapes and dtypes (the session checks
         them).
         """
-        arrays = [_aligned(parameters[name]) for name in self.parameters]
+        given = [parameters[name] for name in self.parameters]
+        arrays = [_aligned(array) for array in given]
         self._quick = False
-        self._prepare(arrays)
+        self._prepare(arrays, given)
         read = set(self._steps.relocations[:, 1].tolist())
         first = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
         self._bound = [array for base, array in enumerate(arrays, first) if base in read]
         self._ready = True
 
-    def _prepare(self, parameters: Sequence[np.ndarray]) -> None:
+    def _prepare(self, parameters: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> None:
+        """Bind the steps and run setup. given: the parameters as the caller holds them, by which pieces are shared."""
         first_parameter = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
-        bases = np.zeros(first_parameter + len(parameters), np.int64)
+        first_piece = first_parameter + len(parameters)
+        pieces: list[dict[str, Any]] = self._manifest["pieces"]
+        bases = np.zeros(first_piece + len(pieces), np.int64)
         bases[0], bases[1] = self._arena.address, self._persistent.address
-        bases[first_parameter:] = [p.ctypes.data for p in parameters]
+        bases[first_parameter:first_piece] = [p.ctypes.data for p in parameters]
+        with SHARED.lock:
+            found = {i: SHARED.find(self.device, piece, given) for i, piece in enumerate(pieces)}
+            shared = {i: place for i, place in found.items() if place is not None}
+            own = [i for i in found if i not in shared]
+            block = PackedBlock(self.device, [pieces[i]["nbytes"] for i in own])
+            places = shared | {i: (block, place) for place, i in enumerate(own)}
+            for i, (holder, place) in places.items():
+                bases[first_piece + i] = holder.address(place)
+            setup = without(self._setup, [first_piece + i for i in shared])
+            with DeviceArena(self.device, self._setup.plan, debug=self._debug) as arena:
+                setup_bases = bases.copy()
+                setup_bases[0] = arena.address
+                setup.bind(setup_bases, np.ones(len(bases), bool), self._scratch, self._stride)
+                setup.run()
+                arena.check()
+            for place, i in enumerate(own):
+                SHARED.note(self.device, pieces[i], given, block, place)
+        self._blocks = {holder for holder, _ in places.values()}
+        self._shared_bytes = sum(pieces[i]["nbytes"] for i in shared)
         fixed = np.ones(len(bases), bool)
         fixed[FIRST_ARGUMENT:first_parameter] = False
         self._steps.bind(bases, fixed, self._scratch, self._stride)
         self._call = (ctypes.c_int64 * (first_parameter - FIRST_ARGUMENT)).from_address(
             bases.ctypes.data + 8 * FIRST_ARGUMENT
         )
-        with DeviceArena(self.device, self._setup.plan, debug=self._debug) as arena:
-            setup_bases = bases.copy()
-            setup_bases[0] = arena.address
-            self._setup.bind(setup_bases, np.ones(len(bases), bool), self._scratch, self._stride)
-            self._setup.run()
-            arena.check()
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Run once on the calling thread and the pool's workers; buffers are contiguous and of the declared types."""
@@ -172,7 +193,7 @@ class CpuExecutable:
             bases[ARENA] = arena.address
             bases[FIRST_ARGUMENT : FIRST_ARGUMENT + len(addresses)] = addresses
             steps.bind(bases, np.ones(len(bases), bool), scratch, self._stride)
-            runner = CpuRunner(steps, arena, scratch, (self, keep), self._threads, watched=self._debug)
+            runner = CpuRunner(steps, arena, scratch, (self, self._blocks, keep), self._threads, watched=self._debug)
             self._runners.add(runner)
         return runner
 
@@ -201,7 +222,9 @@ class CpuExecutable:
             "memory": {
                 "arena_bytes": facts["arena_bytes"],
                 "lower_bound": facts["lower_bound"],
-                "persistent_bytes": self._manifest["persistent_bytes"],
+                "persistent_bytes": self._manifest["persistent_bytes"]
+                + sum(piece["nbytes"] for piece in self._manifest["pieces"]),
+                "shared_bytes": self._shared_bytes,
                 "scratch_bytes": self._stride * self._threads,
                 "map": facts["arena_map"],
             },
@@ -213,6 +236,7 @@ class CpuExecutable:
             runner.close()
         with self._lock:
             self._ready, self._quick, self._closed = False, False, True
+            self._blocks = set()
             for arena in (self._arena, self._persistent, self._scratch):
                 arena.close()
 

@@ -23,6 +23,8 @@ from rlx.ir.dtypes import DType
 
 #: Row tiles from which on a panel of b is worth a copy.
 _TILES_WORTH_A_COPY = 3
+#: Rows up to which weights are packed as for `_PROMPT_ROWS` rows.
+_FEW_ROWS, _PROMPT_ROWS = 4, 128
 #: Tiles are alternatives that the model of cycles puts within this factor of the best, and so many at most.
 _WITHIN, _TILES = 1.3, 8
 
@@ -90,10 +92,21 @@ class Product:
 
     @cached_property
     def default(self) -> Schedule:
-        """The planner's choice."""
+        """The planner's choice.
+
+        A few rows wait for memory, whatever the panels' width: they read the panels that a prompt's program would pack.
+        """
         if self.in_matrix_registers:
             return self._cut(gemm_amx.tile(self.rows))
-        return self._cut(choose_tile(self.target, self.dtype, self.batch, self.rows, self.columns, self.depth))
+
+        def best(rows: int) -> Tile:
+            return choose_tile(self.target, self.dtype, self.batch, rows, self.columns, self.depth)
+
+        if self.b is None and self.rows <= _FEW_ROWS:
+            tile = replace(best(_PROMPT_ROWS), rows=self.rows)
+            if fits(self.target, tile):
+                return self._cut(tile)
+        return self._cut(best(self.rows))
 
     def other_tiles(self) -> list[Schedule]:
         """Schedules with other tiles than the default's, the most promising first."""

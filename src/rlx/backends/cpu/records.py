@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from rlx.backends.cpu.walker import (
     RECORD_WORDS,
 )
 from rlx.codegen.kernel import Const, Cost, Kernel, LoopKernel
+from rlx.codegen.printer import kernel_identity
 from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Operand, Repeat, Step, VirtualBuffer, walk_steps
 from rlx.driver.planner import Interval, MemoryPlan, plan_apart, plan_memory
 
@@ -84,11 +87,19 @@ def grid_size(kernel: Kernel) -> int:
 class Flattener:
     """Collects the records of one step list; `finish` plans its memory."""
 
-    def __init__(self, program: LoweredProgram, functions: dict[Kernel, int], persistent: dict[VirtualBuffer, int]):
+    def __init__(
+        self,
+        program: LoweredProgram,
+        functions: dict[Kernel, int],
+        persistent: dict[VirtualBuffer, int],
+        pieces: Sequence[VirtualBuffer] = (),
+    ) -> None:
         self._functions = functions
         self._persistent = persistent
         self._first_output = FIRST_ARGUMENT + len(program.inputs)
         self._first_parameter = self._first_output + len(program.outputs)
+        first_piece = self._first_parameter + len(program.parameters)
+        self._pieces = {buffer: first_piece + i for i, buffer in enumerate(pieces)}
         self._records: list[list[int]] = []
         self._slots: list[Operand] = []
         self._labels: list[str] = []
@@ -175,6 +186,8 @@ class Flattener:
         buffer, offset = operand.buffer, operand.byte_offset
         if buffer.kind == "temporary":
             return ARENA, offsets[buffer] + offset
+        if buffer in self._pieces:
+            return self._pieces[buffer], offset
         if buffer.kind in ("persistent", "constant"):
             return PERSISTENT, self._persistent[buffer] + offset
         first = {"input": FIRST_ARGUMENT, "output": self._first_output, "parameter": self._first_parameter}[buffer.kind]
@@ -190,16 +203,46 @@ def buffers_of(steps: Iterable[Step]) -> Iterable[VirtualBuffer]:
             yield from (step.source.buffer, step.destination.buffer)
 
 
-def place_persistent(program: LoweredProgram) -> tuple[dict[VirtualBuffer, int], int, bytes]:
-    """Offsets of constants (first) and persistent buffers, their size in all, and the constants' bytes."""
+def place_persistent(
+    program: LoweredProgram, apart: Collection[VirtualBuffer]
+) -> tuple[dict[VirtualBuffer, int], int, bytes]:
+    """Offsets of constants (first) and persistent buffers, some left `apart`; their end; the bytes of the constants."""
     found = dict.fromkeys((*buffers_of(program.setup), *buffers_of(program.steps)))
     constants = [b for b in found if b.kind == "constant"]
     offsets: dict[VirtualBuffer, int] = {}
     end = 0
-    for buffer in (*constants, *(b for b in found if b.kind == "persistent")):
+    for buffer in (*constants, *(b for b in found if b.kind == "persistent" and b not in apart)):
         offsets[buffer] = end
         end += -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
     data = bytearray(max((offsets[b] + b.nbytes for b in constants), default=0))
     for b in constants:
         data[offsets[b] : offsets[b] + b.nbytes] = b.data
     return offsets, end, bytes(data)
+
+
+def packed_pieces(program: LoweredProgram) -> dict[VirtualBuffer, dict[str, Any]]:
+    """The buffers that setup packs from parameters alone, with what tells whether two programs' are the same.
+
+    nbytes; packing: a digest of the kernels and places that make the piece; sources: the parameters it is made of.
+    """
+    packs: dict[VirtualBuffer, list[Launch]] = {}
+    other: set[VirtualBuffer] = set()
+    for step in program.setup:
+        if isinstance(step, Launch) and step.sources == ("pack",) and step.operands[0].buffer.kind == "parameter":
+            packs.setdefault(step.operands[1].buffer, []).append(step)
+        else:
+            other.update(buffers_of([step]))
+    return {
+        buffer: {
+            "nbytes": buffer.nbytes,
+            "packing": hashlib.sha256(repr([_packing(step) for step in steps]).encode()).hexdigest(),
+            "sources": [step.operands[0].buffer.index for step in steps],
+        }
+        for buffer, steps in packs.items()
+        if buffer not in other and buffer.kind == "persistent"
+    }
+
+
+def _packing(step: Launch) -> tuple[str, int, int]:
+    source, packed = step.operands
+    return kernel_identity(step.kernel), source.byte_offset, packed.byte_offset

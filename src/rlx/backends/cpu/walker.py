@@ -11,7 +11,7 @@ limit, cost, target, chunk.
     0 end
 
 A slot is an address, given by a relocation (slot, base, byte offset): base 0 is the arena, 1 persistent memory, then
-the graph's inputs, outputs and parameters in order.
+the graph's inputs, outputs and parameters in order, and behind them the pieces of packed weights (packed_weights.py).
 
 Costs are estimates in nanoseconds on one thread. They decide how many threads a launch is worth and how long the walker
 runs before it lets Python look for signals; results never depend on them.
