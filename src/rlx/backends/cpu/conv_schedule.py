@@ -16,7 +16,7 @@ from rlx.codegen.lower.templates import ConvSpec
 from rlx.codegen.target import Target
 
 #: Tiles are alternatives that the model of cycles puts within this factor of the best, and so many at most.
-_WITHIN, _TILES = 1.3, 8
+_WITHIN, _TILES = 1.3, 6
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ _TILES_WORTH_A_COPY = 3
 #: Rows up to which weights are packed as for `_PROMPT_ROWS` rows.
 _FEW_ROWS, _PROMPT_ROWS = 4, 128
 #: Tiles are alternatives that the model of cycles puts within this factor of the best, and so many at most.
-_WITHIN, _TILES = 1.3, 8
+_WITHIN, _TILES = 1.3, 6
 
 
 @dataclass(frozen=True)

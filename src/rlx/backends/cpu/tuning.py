@@ -42,6 +42,8 @@ _LEAST_SHARE = 0.01
 _PACKED_BYTES, _MOST_COPIES = 32 << 20, 64
 #: Nanoseconds on one thread that one run of a trial should take, at least and at most, where copies decide it.
 _LEAST_NS, _MOST_NS = 200_000, 20_000_000
+#: Sites that are lowered, and measured, together.
+_TOGETHER = 4
 #: Seconds of measuring in one tournament, once everything is compiled.
 _PLAY_S = 1.5
 
@@ -120,12 +122,13 @@ class Tuner:
         }
         least = _LEAST_SHARE * sum(site.work for site in sites.values())
         wanted = {n: s for n, s in sites.items() if n not in before and s.work >= least}
-        wanted = dict(sorted(wanted.items(), key=lambda item: -item[1].work))
-        self._stage(wanted, lambda site: site.choices.other_tiles(), end, share=0.5)
-        self._stage(wanted, lambda site: site.choices.other_cuts(site.best), end, share=0.8)
-        for name, site in wanted.items():
-            if site.times and self._clock() < end:
-                documents[name] = self._finish(name, site, end)
+        names = sorted(wanted, key=lambda name: -wanted[name].work)
+        for first in range(0, len(names), _TOGETHER):
+            batch = {name: wanted[name] for name in names[first : first + _TOGETHER]}
+            left = end - self._clock()
+            if left <= 0:
+                break
+            documents |= self._measure(batch, self._clock() + left * min(1.0, 2 * _TOGETHER / (len(names) - first)))
         rows = [
             _row(sites[name], document, "record" if name in before else "now" if document else "")
             for name, document in documents.items()
@@ -136,6 +139,12 @@ class Tuner:
 
     def _templates(self, schedules: Mapping[str, Choice]) -> ScheduledTemplates:
         return ScheduledTemplates(self._target, self._options.convolution, schedules)
+
+    def _measure(self, sites: Mapping[str, _Site], end: float) -> dict[str, dict[str, Any]]:
+        """The records of some sites, all that time allows until `end`, about."""
+        self._stage(sites, lambda site: site.choices.other_tiles(), end, share=0.5)
+        self._stage(sites, lambda site: site.choices.other_cuts(site.best), end, share=0.7)
+        return {name: self._finish(name, site, end) for name, site in sites.items() if site.times}
 
     def _stage(
         self, sites: Mapping[str, _Site], others: Callable[[_Site], Sequence[Choice]], end: float, share: float
