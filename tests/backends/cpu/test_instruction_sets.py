@@ -7,6 +7,7 @@ of ops and models in full under each of the others (docs/testing.md).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,19 @@ def test_the_instruction_set_of_another_architecture_is_refused() -> None:
     other = "portable" if runs_here("neon") else "neon"
     with pytest.raises(OptionError, match=f"(?s){other}.*this machine runs: native"):
         resolve_target(Options(target=other).target)
+
+
+@pytest.mark.slow
+@HAS_EMULATOR
+def test_code_of_another_architecture_ends_the_emulated_process_in_words_and_the_next_run_has_a_new_one(
+    emulator: aarch64.Emulator,
+) -> None:
+    b = GraphBuilder("g")
+    graph = b.build([b.emit("neg", b.input("x", TensorType((3,), f32)))])
+    inputs, options = {"x": np.ones(3, np.float32)}, Options(cache=False, threads=1)
+    artifact = aarch64.compile_for_neon(graph, options)
+    foreign = replace(artifact, manifest={**artifact.manifest, "target": "avx2"})
+    with pytest.raises(aarch64.EmulationError, match="'avx2' cannot run on this machine"):
+        emulator.run(foreign, inputs, {}, options)
+    (got,) = emulator.run(artifact, inputs, {}, options).values()
+    np.testing.assert_array_equal(got, [-1, -1, -1])
