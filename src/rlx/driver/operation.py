@@ -48,6 +48,11 @@ class Operation:
     writes: tuple[Buffer, ...] = ()
 
     @property
+    def computes(self) -> bool:
+        """Whether it keeps a processor busy: it does not wait, and is no mark in time."""
+        return self.kind in ("run", "copy", "fill")
+
+    @property
     def blocks(self) -> list[Block]:
         """The bytes that it touches."""
         return [buffer.block for buffer in (*self.reads, *self.writes)]

@@ -55,6 +55,7 @@ from rlx.driver.operation import (
     wait_operation,
 )
 from rlx.driver.pending_work import PENDING_WORK
+from rlx.driver.placement import PLACEMENT
 from rlx.driver.semaphore import Semaphore
 from rlx.errors import DeviceError, DriverError, RLXError
 
@@ -99,6 +100,8 @@ class _Queue:
                 if self.worker is None:
                     self.worker = threading.Thread(target=self.work, name=f"rlx {self.name}", daemon=True)
                     self.worker.start()
+                if not self.working and self.worker.native_id is not None:
+                    PLACEMENT.wake(self.worker.native_id)
                 self.ready.notify()
         if error is not None:
             for operation in operations:
@@ -109,6 +112,7 @@ class _Queue:
     def work(self) -> None:
         """The worker's loop."""
         PENDING_WORK.exempt()
+        me = threading.get_native_id()
         while True:
             with self.lock:
                 self.ready.wait_for(lambda: not self.direct and (self.pending or self.closed))
@@ -116,7 +120,11 @@ class _Queue:
                     return
                 operation = self.pending.popleft()
                 self.working = True
+            PLACEMENT.begin(me)
+            if not operation.computes:
+                PLACEMENT.end(me)
             self.execute(operation)
+            PLACEMENT.end(me)
             del operation  # what it holds ends with it, not with the next one
             with self.lock:
                 self.working = False
