@@ -19,8 +19,8 @@ from rlx.errors import UsageError
 def plan(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Columns id, lower, upper, size; half-open lives.")],
     budget: Annotated[
-        float, typer.Option("--budget", min=0.0, help="Nominal seconds of exact search; 0 keeps to the heuristics.")
-    ] = 10.0,
+        float, typer.Option("--budget", min=0.0, help="Nominal seconds of search; 0 keeps to the heuristics.")
+    ] = 20.0,
     alignment: Annotated[int, typer.Option("--alignment", min=1, help="Every offset is a multiple of it.")] = 1,
     svg: SvgOption = None,
     as_json: JsonOption = False,

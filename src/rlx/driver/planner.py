@@ -18,6 +18,7 @@ from rlx.errors import PlanError
 
 #: Units of the searches' work that `budget_s` buys a second of.
 WORK_PER_SECOND = 1_000_000
+_EXACT = 5 * WORK_PER_SECOND  # the most that the exact search gets: beyond, the local one finds more
 
 
 def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: float = 1.0) -> MemoryPlan:
@@ -37,8 +38,8 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
     up: the next one is always one whose lowest possible offset, on top of what is there already, is lowest; eight rules
     break ties, and the smallest arena wins. (Greedy orders with gap filling, as in Pisarchyk & Lee 2020, come out
     larger on the instances of Moffitt, MiniMalloc, ASPLOS 2023.) A rule takes O(n^2) steps of NumPy; large plans try
-    fewer rules. Then `rlx.driver.plan_search` searches exactly for half of the budget, and
-    `rlx.driver.plan_eject` locally for the other half; neither begins where the bound is reached.
+    fewer rules. Then `rlx.driver.plan_search` searches exactly for half of the budget, up to 5 s, and
+    `rlx.driver.plan_eject` locally for the rest; neither begins where the bound is reached.
     """
     _check(values, alignment)
     placed = [v for v in values if v.size]
@@ -61,8 +62,9 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
     for component, found, orders in unfinished if work else ():
         members = [placed[i] for i in component]
         problem = Component([v.start for v in members], [v.end for v in members], [units[i] for i in component])
-        found, lowest = improve(problem, found, orders, bound, work // 2)
-        for i, offset in zip(component, eject(problem, found, lowest, work - work // 2), strict=True):
+        exact = min(work // 2, _EXACT)
+        found, lowest = improve(problem, found, orders, bound, exact)
+        for i, offset in zip(component, eject(problem, found, lowest, work - exact), strict=True):
             offsets[i] = offset
     height = max((offset + size for offset, size in zip(offsets, units, strict=True)), default=0)
     where = {v.name: offset * unit for v, offset in zip(placed, offsets, strict=True)}
