@@ -15,13 +15,16 @@ from rlx.backends.cpu.linker import LinkedImage, link
 from rlx.backends.cpu.records import Flattener, Tables, packed_pieces, place_persistent
 from rlx.codegen.kernel import Kernel, TemplateKernel
 from rlx.codegen.launch_report import launch_rows
-from rlx.codegen.llvm.object import compile_kernels
+from rlx.codegen.llvm.object import compile_each
 from rlx.codegen.printer import kernel_identity
 from rlx.codegen.program import Launch, LoweredProgram, Step, walk_steps
 from rlx.codegen.target import Target
 from rlx.driver import Artifact
 from rlx.ir import TensorType
-from rlx.options import Options
+from rlx.options import Options, available_processors
+
+#: Threads that emit code: each has a module of its own in memory.
+MOST_THREADS = 8
 
 
 def assemble(
@@ -90,7 +93,8 @@ def _native_code(program: LoweredProgram, target: Target) -> tuple[dict[Kernel, 
                 distinct.append(step.kernel)
             functions[step.kernel] = numbers[identity]
     named = [(_function_name(i), kernel) for i, kernel in enumerate(distinct)]
-    return functions, link(compile_kernels(named, target, extra=(_walker(target),)))
+    threads = min(available_processors(), MOST_THREADS)
+    return functions, link(*compile_each(named, target, (_walker(target),), threads=threads))
 
 
 def _function_name(number: int) -> str:

@@ -1,11 +1,11 @@
-"""Link one relocatable ELF object into a flat image that any process can map and run.
+"""Link relocatable ELF objects into a flat image that any process can map and run.
 
 `link` lays the allocated sections out as two parts, code with its read-only data first, writable data after it from a
 page boundary on, and applies every relocation that does not depend on where the image will stand. Calls to functions
-that the object does not define (libc, libm) go through stubs that jump to slots in the writable part; the loader
-(`rlx.backends.cpu.image`) fills the slots. The object comes from our own code generator with the small,
+that no object defines (libc, libm) go through stubs that jump to slots in the writable part; the loader
+(`rlx.backends.cpu.image`) fills the slots. The objects come from our own code generator with the small,
 position-independent code model, so only a handful of relocation kinds can appear (`rlx.backends.cpu.relocations`); any
-other is a LinkError.
+other is a LinkError. Global names are unique: no two objects define the same one.
 
 Source: ELF-64 Object File Format.
 """
@@ -106,54 +106,62 @@ def _align(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def link(elf: bytes) -> LinkedImage:
-    """Link one object. Raises LinkError for what our code generator never writes."""
-    machine = _machine(elf)
-    sections = _sections(elf)
-    symbols = _symbols(elf, sections)
+def link(*objects: bytes) -> LinkedImage:
+    """Link objects of one machine. Raises LinkError for what our code generator never writes."""
+    machine = _machine(objects[0])
+    sections = {(o, i): s for o, elf in enumerate(objects) for i, s in enumerate(_sections(elf))}
+    symbols = [_symbols(elf, [s for (of, _), s in sections.items() if of == o]) for o, elf in enumerate(objects)]
     loaded = [
-        i for i, s in enumerate(sections)
+        at for at, s in sections.items()
         if s.flags & SHF_ALLOC and s.size and not s.name.startswith((".eh_frame", ".note"))
     ]  # fmt: skip
-    undefined = sorted({s.name for s in symbols if s.section == SHN_UNDEF and s.name})
+    defined = {
+        s.name: (o, s)
+        for o, table in enumerate(symbols)
+        for s in table
+        if s.is_global and s.section != SHN_UNDEF and (o, s.section) in sections
+    }
+    undefined = sorted({s.name for t in symbols for s in t if s.section == SHN_UNDEF and s.name} - defined.keys())
 
     # Code and read-only data, then a stub an undefined function; from the next page on the slots and writable data.
-    place: dict[int, int] = {}
+    place: dict[tuple[int, int], int] = {}
     end = 0
-    for i in (i for i in loaded if not sections[i].flags & SHF_WRITE):
-        place[i] = _align(end, sections[i].align)
-        end = place[i] + sections[i].size
+    for at in (at for at in loaded if not sections[at].flags & SHF_WRITE):
+        place[at] = _align(end, sections[at].align)
+        end = place[at] + sections[at].size
     stubs_at = _align(end, 16)
     code_bytes = _align(stubs_at + machine.stub_bytes * len(undefined), machine.page)
     slots = {name: code_bytes + 8 * i for i, name in enumerate(undefined)}
     stubs = {name: stubs_at + machine.stub_bytes * i for i, name in enumerate(undefined)}
     end = code_bytes + 8 * len(undefined)
-    for i in (i for i in loaded if sections[i].flags & SHF_WRITE):
-        place[i] = _align(end, sections[i].align)
-        end = place[i] + sections[i].size
+    for at in (at for at in loaded if sections[at].flags & SHF_WRITE):
+        place[at] = _align(end, sections[at].align)
+        end = place[at] + sections[at].size
 
     image = bytearray(end)
-    for i in loaded:
-        s = sections[i]
+    for at in loaded:
+        s = sections[at]
         if s.type != SHT_NOBITS:
-            image[place[i] : place[i] + s.size] = elf[s.offset : s.offset + s.size]
+            image[place[at] : place[at] + s.size] = objects[at[0]][s.offset : s.offset + s.size]
     for name in undefined:
         machine.write_stub(image, stubs[name], slots[name])
 
     indirect: dict[int, int] = {}  # target offset -> slot that holds its address (for GOT loads of our own symbols)
     absolute: list[tuple[int, int]] = []
-    for s in sections:
-        if s.type != SHT_RELA or s.info not in place:
+    for (o, _), s in sections.items():
+        if s.type != SHT_RELA or (o, s.info) not in place:
             continue
-        base = place[s.info]
+        base = place[o, s.info]
         for at in range(s.offset, s.offset + s.size, 24):
-            offset, info, addend = struct.unpack_from("<QQq", elf, at)
-            kind, symbol = info & 0xFFFFFFFF, symbols[info >> 32]
+            offset, info, addend = struct.unpack_from("<QQq", objects[o], at)
+            kind, symbol, of = info & 0xFFFFFFFF, symbols[o][info >> 32], o
             where = base + offset
+            if symbol.section == SHN_UNDEF and symbol.name in defined:
+                of, symbol = defined[symbol.name]
             external = symbol.section == SHN_UNDEF
-            if not external and symbol.section not in place:
+            if not external and (of, symbol.section) not in place:
                 raise LinkError(f"relocation against {symbol.name!r}, which is in no loaded section")
-            target = stubs[symbol.name] if external else place[symbol.section] + symbol.value
+            target = stubs[symbol.name] if external else place[of, symbol.section] + symbol.value
             if kind in machine.absolute:
                 if where < code_bytes:
                     raise LinkError(f"absolute address of {symbol.name!r} in read-only code")
@@ -172,6 +180,8 @@ def link(elf: bytes) -> LinkedImage:
                 raise LinkError(f"relocation kind {kind} against {symbol.name!r}")
 
     functions = {
-        s.name: place[s.section] + s.value for s in symbols if s.is_function and s.is_global and s.section in place
+        name: place[o, s.section] + s.value
+        for name, (o, s) in defined.items()
+        if s.is_function and (o, s.section) in place
     }
     return LinkedImage(bytes(image), code_bytes, functions, slots, tuple(absolute))

@@ -4,18 +4,23 @@ Kernels arrive as vectors already, so LLVM's own vectorisers and unroller stay o
 the scalar part: promotion to registers, common subexpressions, invariant code, addresses. Objects are relocatable,
 position independent, small code model, and carry no unwind tables; their undefined symbols are those of libc and libm.
 
-LLVM is initialised on first use, once a process. One module is compiled by one thread at a time; different modules may
-be compiled by different threads.
+LLVM is initialised on first use, once a process. One module is compiled by one thread at a time; different modules are
+compiled by different threads at once. Each kernel is a module of its own, so that its code depends neither on its
+neighbours nor on how many threads there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import ctypes
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
+from llvmlite.binding import ffi
 
 from rlx.codegen.kernel import Kernel
 from rlx.codegen.llvm.module import emit_kernel, new_module
@@ -34,10 +39,32 @@ def compile_kernels(kernels: Iterable[tuple[str, Kernel]], target: Target, extra
     return compile_module(module, target, extra)
 
 
+def compile_each(
+    kernels: Iterable[tuple[str, Kernel]], target: Target, extra: Sequence[str] = (), *, threads: int = 1
+) -> list[bytes]:
+    """Objects, each of which defines one kernel or what one of the LLVM modules in `extra` defines, in that order.
+
+    threads: how many compile at once. An interrupt (KeyboardInterrupt) waits for the modules that they are at.
+    Raises as `compile_kernels`.
+    """
+    _initialize()
+    with ThreadPoolExecutor(threads, "rlx-compile") as pool:
+        try:
+            pending = [pool.submit(compile_module, text, target) for text in extra]
+            for symbol, kernel in kernels:
+                module = new_module(target)
+                emit_kernel(module, symbol, kernel, target)
+                pending.append(pool.submit(compile_module, str(module), target))
+            objects = [each.result() for each in pending]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return [*objects[len(extra) :], *objects[: len(extra)]]
+
+
 def compile_module(module: ir.Module | str, target: Target, extra: Sequence[str] = ()) -> bytes:
     """The relocatable ELF object of a module (and of `extra`, linked into it)."""
     with _optimized(module, target, extra) as (parsed, machine):
-        return machine.emit_object(parsed)
+        return _emit_object(parsed, machine)
 
 
 def assembly(module: ir.Module | str, target: Target) -> str:
@@ -91,6 +118,26 @@ def _optimized(
     options.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, options)
     passes = builder.getModulePassManager()
-    passes.run(parsed, builder)
+    _unlocked(ffi.lib.LLVMPY_RunNewModulePassManager)(passes, parsed, builder)
     yield parsed, machine
     parsed.close()
+
+
+def _emit_object(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> bytes:
+    """As `machine.emit_object(module)`, beside other threads."""
+    with ffi.OutputString() as refusal:
+        buffer = _unlocked(ffi.lib.LLVMPY_TargetMachineEmitToMemory)(machine, module, 1, refusal)
+        if not buffer:
+            raise EmitError("LLVM cannot emit a module", where=str(refusal))
+    try:
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+
+
+def _unlocked(function: Any) -> Callable[..., Any]:
+    """A function of llvmlite's library without the lock that llvmlite holds around every call of any.
+
+    LLVM lets threads work at once on modules of different contexts, and every module here has a context of its own.
+    """
+    return getattr(function, "_cfn", function)
