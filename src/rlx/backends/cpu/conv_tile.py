@@ -2,7 +2,8 @@
 
 The tile walks the kernel positions and, in each, a run of input channels: one element a pixel is broadcast, one packed
 row of weights is loaded, all sums are updated. Pixels, kernel positions and channels lie at constant distances from
-each other, so each access is one displacement from two moving pointers, whatever the strides and the dilation.
+each other, so each access is one displacement from two moving pointers, whatever the strides and the dilation. Where
+the next tile's input lies behind this one's, as in kernels of one position, each step asks for a part of it.
 
 Order of sums: kernel positions in row-major order, channels ascending within each; one fused (on targets without the
 instruction: separate) multiply and add a step. It depends on nothing else.
@@ -10,7 +11,7 @@ instruction: separate) multiply and add a step. It depends on nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from llvmlite import ir
@@ -50,6 +51,13 @@ class PixelTile:
         return [y * self.row_step + x * self.column_step for y in range(self.rows) for x in range(self.columns)]
 
     @property
+    def run(self) -> int:
+        """Elements a step of the next tile's input, where that is one run of memory behind this tile's; else 0."""
+        channels, step = self.walk[-1]
+        lies_behind = len(self.walk) == 1 and step == 1 and self.rows == 1 and self.column_step == channels
+        return self.columns if lies_behind else 0
+
+    @property
     def name(self) -> str:
         walk = "_".join(f"{n}s{step}" for n, step in self.walk)
         return (
@@ -83,15 +91,16 @@ class _State:
     x: ir.Value
     w: ir.Value
     later: ir.Value
+    behind: ir.Value
     sums: Sequence[ir.Value]
 
     @property
     def values(self) -> list[ir.Value]:
-        return [self.x, self.w, self.later, *self.sums]
+        return [self.x, self.w, self.later, self.behind, *self.sums]
 
     @staticmethod
     def of(values: Sequence[ir.Value]) -> _State:
-        return _State(values[0], values[1], values[2], values[3:])
+        return _State(values[0], values[1], values[2], values[3], values[4:])
 
 
 class _Emitter:
@@ -111,7 +120,8 @@ class _Emitter:
     def emit(self) -> None:
         x, w, out, later = self.function.args
         sums = [constant(self.vector, 0)] * (len(self.tile.offsets) * self.tile.vectors)
-        state = self._walk(0, _State(x, w, later, sums))
+        behind = self._at(x, self.tile.columns * self.tile.column_step)
+        state = self._walk(0, _State(x, w, later, behind, sums))
         for i, value in enumerate(state.sums):
             self.builder.store(value, self._at(out, i * self.lanes), align=self.size)
         self.builder.ret_void()
@@ -135,9 +145,8 @@ class _Emitter:
             after = self._steps(self._loop(count // unroll, state, turn), count % unroll, step)
         return replace(after, x=state.x)
 
-    def _loop(self, count: int, state: _State, turn: object) -> _State:
+    def _loop(self, count: int, state: _State, turn: Callable[[_State], _State]) -> _State:
         """`turn` run `count` >= 1 times."""
-        assert callable(turn)
         if count == 1:
             return turn(state)
         before, body = self.builder.block, self.function.append_basic_block("turn")
@@ -146,7 +155,7 @@ class _Emitter:
         self.builder.position_at_end(body)
         number = self.builder.phi(I64)
         phis = [self.builder.phi(v.type) for v in state.values]
-        result: _State = turn(_State.of(phis))
+        result = turn(_State.of(phis))
         following = self.builder.add(number, I64(1))
         last = self.builder.block
         for phi, first, value in zip(
@@ -165,6 +174,9 @@ class _Emitter:
         for k in range(count):
             if self.tile.ahead:
                 self.values.void_call("llvm.prefetch.p0", [self._line(state.later, k), I32(0), I32(2), I32(1)])
+            if self.tile.run:
+                line = self._at(state.behind, k * self.tile.run)
+                self.values.void_call("llvm.prefetch.p0", [line, I32(0), I32(3), I32(1)])
             weights = [self._load(state.w, k * width + j * self.lanes) for j in range(vectors)]
             for pixel, offset in enumerate(self.tile.offsets):
                 pointer = self._at(state.x, k * step + offset)
@@ -172,7 +184,8 @@ class _Emitter:
                 for j, weight in enumerate(weights):
                     sums[pixel * vectors + j] = self.values.fma(one, weight, sums[pixel * vectors + j])
         later = self._line(state.later, count) if self.tile.ahead else state.later
-        return _State(self._at(state.x, count * step), self._at(state.w, count * width), later, sums)
+        behind = self._at(state.behind, count * self.tile.run)
+        return _State(self._at(state.x, count * step), self._at(state.w, count * width), later, behind, sums)
 
     def _load(self, pointer: ir.Value, offset: int) -> ir.Value:
         return self.builder.load(self._at(pointer, offset), align=self.size, typ=self.vector)
