@@ -1,7 +1,8 @@
 """Whether and how a convolution goes through Winograd's minimal filtering: a small model of time, not a search.
 
-Counted in multiply-adds of one vector: the products, the transforms, and, where they take longer than the products, the
-transformed weights on their way from memory. Small images and few channels stay with the direct sum.
+Counted in multiply-adds of one vector: the products, the transforms, transformed inputs that a panel finds no longer in
+the second-level cache, and, where they take longer than the products, the transformed weights on their way from memory.
+Small images and few channels stay with the direct sum.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from rlx.options import Convolution
 
 #: Outputs along one dimension of the largest tile that each policy allows.
 LARGEST: dict[Convolution, int] = {"direct": 1, "winograd-2x2": 2, "winograd-4x4": 4}
-#: A step of the direct sum over one of products; a transform's element; a line of weights from memory.
-_DIRECT, _ELEMENT, _FETCH = 1.05, 6.0, 10.0
+#: A step of the direct sum over one of products; a transform's element; a line of weights from memory; a line of inputs
+#: from the third-level cache.
+_DIRECT, _ELEMENT, _FETCH, _NEAR = 1.05, 6.0, 10.0, 2.0
 #: Independent accumulators that keep the multiply-add units busy; what a load adds; what a tile's end adds a vector.
 _CHAINS, _LOAD, _TILE_END = 8, 0.1, 4.0
 #: Numbers of threads that splits are balanced for.
@@ -72,7 +74,7 @@ def _cheapest(target: Target, spec: ConvSpec, plane: Plane, outputs: int) -> tup
     lanes, channels = target.lanes(32), plane.channels
     positions = FILTERINGS[outputs].positions
     tiles = spec.batch * -(-plane.out[0] // outputs) * -(-plane.out[1] // outputs)
-    most = max(1, target.l2 // 2 // (positions * channels * 4))
+    most = max(1, min(target.l2 // 4 // (channels * 4), target.l3 // 4 // (positions * channels * 4)))
     best: tuple[float, WinogradPlan] | None = None
     for vectors in (1, 2, 3, 4, 6):
         panels = -(-spec.features // (vectors * lanes))
@@ -87,15 +89,16 @@ def _cheapest(target: Target, spec: ConvSpec, plane: Plane, outputs: int) -> tup
             rows = -(-taken // calls)
             for share in sorted({-(-panels // n) for n in range(1, panels + 1)}, reverse=True):
                 plan = WinogradPlan(outputs, taken, share, rows, vectors)
-                cost = _cost(plan, lanes, positions, channels, blocks, -(-panels // share))
+                cost = _cost(target, plan, positions, channels, blocks, -(-panels // share))
                 if best is None or cost < best[0] * 0.999:
                     best = cost, plan
     assert best is not None
     return best
 
 
-def _cost(plan: WinogradPlan, lanes: int, positions: int, channels: int, blocks: int, parts: int) -> float:
+def _cost(target: Target, plan: WinogradPlan, positions: int, channels: int, blocks: int, parts: int) -> float:
     """Time of all items, as the threads that splits are balanced for take it in the mean."""
+    inputs = positions * plan.tiles * channels / target.lanes(32)
 
     def product(rows: int) -> float:
         step = max(rows * plan.vectors, _CHAINS) + _LOAD * (rows + plan.vectors)
@@ -105,6 +108,8 @@ def _cost(plan: WinogradPlan, lanes: int, positions: int, channels: int, blocks:
     panel = positions * (whole * product(plan.rows) + (product(rest) if rest else 0.0))
     panel = max(panel, _FETCH * positions * channels * plan.vectors)
     panel += _ELEMENT * positions * plan.tiles * plan.vectors
-    work = plan.panels * panel + _ELEMENT * positions * plan.tiles * channels / lanes
+    if inputs * target.vector_bits // 8 > target.l2 // 2:
+        panel += _NEAR * inputs
+    work = plan.panels * panel + _ELEMENT * inputs
     items = blocks * parts
     return work * sum(-(-items // threads) * threads for threads in _THREADS) / len(_THREADS)
