@@ -14,6 +14,12 @@ import numpy as np
 import pytest
 
 from rlx.backends.cpu.host import resolve_target, supported_targets
+from rlx.backends.cpu.matrix import CpuTemplates
+from rlx.codegen.kernel import Memory, Store, Var
+from rlx.codegen.llvm.module import emit_kernel, new_module
+from rlx.codegen.llvm.object import assembly
+from rlx.codegen.lower.templates import Epilogue, MatmulSpec
+from rlx.codegen.target import PRESETS
 from rlx.frontends.load import load
 from rlx.ir import Graph, GraphBuilder, TensorType, all_ops, interpret, type_of
 from rlx.ir.dtypes import f32
@@ -215,3 +221,25 @@ def test_code_of_another_architecture_ends_the_emulated_process_in_words_and_the
         emulator.run(foreign, inputs, {}, options)
     (got,) = emulator.run(artifact, inputs, {}, options).values()
     np.testing.assert_array_equal(got, [-1, -1, -1])
+
+
+def test_products_on_neon_multiply_by_elements_and_keep_their_sums_in_registers() -> None:
+    acc, i, j = Var("acc", f32), Var("i"), Var("j")
+    a, b, out = (Memory(n, f32, (384, 1), writable=n == "out") for n in ("a", "b", "out"))
+    spec = MatmulSpec(f32, f32, f32, (), (128,), (384,), (384,), a, b, b_constant=True)
+    kernels = CpuTemplates(PRESETS["neon"]).matmul(spec, Epilogue(acc, (i, j), (Store(out, (i, j), acc),), (out,)))
+    assert kernels is not None
+    module = new_module(PRESETS["neon"])
+    emit_kernel(module, "product", kernels.compute, PRESETS["neon"])
+    lines = [line.split() for line in assembly(module, PRESETS["neon"]).splitlines() if line.strip()]
+    loops: list[list[str]] = [[]]
+    for opcode, *operands in lines:
+        if opcode.startswith((".L", "b")):
+            loops.append([])
+        loops[-1].append(" ".join([opcode, *operands]))
+    inner = max(loops, key=lambda loop: sum("fmla" in line for line in loop))
+    products = [line for line in inner if line.startswith("fmla")]
+    assert len(products) >= 16
+    assert all(line.endswith("]") for line in products), "an operand is spread over lanes before it is multiplied"
+    assert not [line for line in inner if line.startswith("st")], "sums go through memory"
+    assert sum(line.startswith("ld") for line in inner) <= len(products) / 2
