@@ -103,7 +103,7 @@ def test_a_causal_mask_is_told_where_its_positions_are_computed(length: int) -> 
     b = GraphBuilder()
     q, k, v = inputs(b, (2, length, 8), (2, length, 8), (2, length, 8))
     (spec,) = check(b.build([b.emit("attention", q, k, v, causal=True)]))
-    assert spec.causal == (0 if length > 32 else None)  # small masks are folded into constants
+    assert spec.causal == 0  # small masks are folded into constants, and told all the same
 
 
 def test_an_offset_of_a_causal_mask_is_told() -> None:
@@ -114,6 +114,40 @@ def test_an_offset_of_a_causal_mask_is_told() -> None:
     scores = b.emit("select", b.broadcast(seen, (1, 30, 45)), product(b, q, k, 2), b.full((1, 30, 45), -math.inf, f32))
     (spec,) = check(b.build([product(b, softmax(b, scores), v, 1)]))
     assert spec.causal == 15
+
+
+@pytest.mark.parametrize(
+    ("mask", "causal"),
+    [
+        (np.tri(30, 45, 7, bool), 7),
+        (np.tri(30, 45, -3, bool), -3),
+        (np.tri(30, 45, 7, bool)[::-1], None),
+        (np.tri(30, 45, 7, bool) & (np.arange(30 * 45).reshape(30, 45) != 50), None),
+        (np.tri(30, 45, 7, bool) & ~np.tri(30, 45, -9, bool), None),
+    ],
+    ids=["offset", "blind rows", "upside down", "a hole", "window"],
+)
+@pytest.mark.parametrize("hides", [False, True])
+def test_a_constant_mask_is_causal_where_it_is_a_triangle(mask: np.ndarray, causal: int | None, hides: bool) -> None:
+    b = GraphBuilder()
+    q, k, v = inputs(b, (2, 30, 8), (2, 45, 8), (2, 45, 8))
+    scores, lowest = product(b, q, k, 2), b.full((2, 30, 45), -math.inf, f32)
+    test = b.broadcast(b.constant(np.ascontiguousarray(mask ^ hides)), (2, 30, 45))
+    scores = b.emit("select", test, *((lowest, scores) if hides else (scores, lowest)))
+    (spec,) = check(b.build([product(b, softmax(b, scores), v, 1)]))
+    assert spec.causal == causal
+
+
+def test_a_comparison_that_hides_later_keys_is_told() -> None:
+    b = GraphBuilder()
+    q, k, v = inputs(b, (1, 40, 8), (1, 45, 8), (1, 45, 8))
+    query, key = (b.iota((40, 45), d, i32) for d in (0, 1))
+    hidden = b.emit("ge", key, b.binary("add", query, 6))
+    scores = b.emit(
+        "select", b.broadcast(hidden, (1, 40, 45)), b.full((1, 40, 45), -math.inf, f32), product(b, q, k, 2)
+    )
+    (spec,) = check(b.build([product(b, softmax(b, scores), v, 1)]))
+    assert spec.causal == 5
 
 
 def test_bool_masks_and_soft_caps_are_part_of_the_scores() -> None:

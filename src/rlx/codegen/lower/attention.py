@@ -11,7 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rlx.codegen.kernel import Apply, Const, Expr, Memory, Store, Var
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from rlx.codegen.kernel import Apply, Const, Expr, Load, Memory, Store, Var
 from rlx.codegen.lower.affine import Index
 from rlx.codegen.lower.axes import Uses
 from rlx.codegen.lower.context import Scope
@@ -25,6 +28,7 @@ from rlx.codegen.lower.strided import base_of
 from rlx.codegen.lower.templates import AttentionSpec, Epilogue, Scores
 from rlx.codegen.lower.view import View
 from rlx.errors import LoweringError
+from rlx.ir.dtypes import bool_
 from rlx.ir.graph import Graph, Value
 from rlx.passes.attention import AttentionGroup
 
@@ -255,42 +259,75 @@ def _moves_along(index: Index, axes: frozenset[Expr]) -> bool:
 
 
 def _causal(ends: _Ends) -> int | None:
-    """c where every score of key j > query i + c is -inf: the scores are select(j <= i + c, something, -inf)."""
-    scores, axes = ends.scores, ends.side.axes
+    """c where every score of key j > query i + c is -inf: the scores are select(j <= i + c, something, -inf).
+
+    Or select(j > i + c, -inf, something). A constant mask that is such a triangle counts as its comparison.
+    """
+    axes = ends.side.axes
     if len(axes["n"]) != 1 or not axes["m"]:
         return None
-    key, query = axes["n"][-1].var, axes["m"][-1].var
-    value = scores.value
+    value = ends.scores.value
     while isinstance(value, Apply) and value.op == "select":
-        test, inner, other = value.args
-        if not isinstance(other, Const) or other.value != -math.inf:
+        test, then, other = value.args
+        hides = _is_lowest(then)
+        if not hides and not _is_lowest(other):
             return None
-        for part in _conjuncts(test):
-            offset = _at_most(part, key, query)
+        for part in _parts(test, "or" if hides else "and"):
+            offset = _triangle(ends, part, hides) if isinstance(part, Load) else _at_most(ends, part, hides)
             if offset is not None:
                 return offset
-        value = inner
+        value = other if hides else then
     return None
 
 
-def _conjuncts(test: Expr) -> list[Expr]:
-    if isinstance(test, Apply) and test.op == "and":
-        return [part for arg in test.args for part in _conjuncts(arg)]
+def _is_lowest(value: Expr) -> bool:
+    return isinstance(value, Const) and value.value == -math.inf
+
+
+def _parts(test: Expr, op: str) -> list[Expr]:
+    """What `op` joins."""
+    if isinstance(test, Apply) and test.op == op:
+        return [part for arg in test.args for part in _parts(arg, op)]
     return [test]
 
 
-def _at_most(test: Expr, key: Var, query: Var) -> int | None:
-    """c where `test` is key <= query + c, in one of the ways to write that."""
-    if not isinstance(test, Apply) or test.op not in ("le", "lt", "ge", "gt"):
+def _triangle(ends: _Ends, load: Load, hides: bool) -> int | None:
+    """c where a constant bool array is true for key <= query + c alone, or, if it hides, false there alone."""
+    builder, axes = ends.side.builder, ends.side.axes
+    operand = builder.operands[next(i for i, memory in enumerate(builder.args) if memory is load.memory)]
+    memory, query, key = load.memory, axes["m"][-1], axes["n"][-1]
+    steps = dict(zip(load.index, memory.strides, strict=True))
+    if operand.buffer.kind != "constant" or memory.dtype is not bool_ or load.mask is not None or memory.offset != 0:
         return None
-    small, large = test.args if test.op in ("le", "lt") else test.args[::-1]
+    if steps.keys() != {query.var, key.var}:
+        return None
+    strides = [step for step in (steps[query.var], steps[key.var]) if isinstance(step, int)]
+    data = np.frombuffer(operand.buffer.data, np.bool_, offset=operand.byte_offset)
+    seen = as_strided(data, (query.extent, key.extent), strides) ^ hides
+    for offset in (int(seen[0].sum()) - 1, int(seen[-1].sum()) - query.extent):
+        if np.array_equal(seen, np.tri(query.extent, key.extent, offset, np.bool_)):
+            return offset
+    return None
+
+
+#: The comparison that holds where another does not.
+_OPPOSITE = {"le": "gt", "gt": "le", "lt": "ge", "ge": "lt"}
+
+
+def _at_most(ends: _Ends, test: Expr, hides: bool) -> int | None:
+    """c where `test`, or its opposite if it hides, is key <= query + c, in one of the ways to write that."""
+    if not isinstance(test, Apply) or test.op not in _OPPOSITE:
+        return None
+    key, query = ends.side.axes["n"][-1].var, ends.side.axes["m"][-1].var
+    op = _OPPOSITE[test.op] if hides else test.op
+    small, large = test.args if op in ("le", "lt") else test.args[::-1]
     below, above = _linear(small), _linear(large)
     if below is None or above is None:
         return None
     difference = {v: above[0].get(v, 0) - below[0].get(v, 0) for v in {*above[0], *below[0]}}
     if {v: c for v, c in difference.items() if c} != {key: -1, query: 1}:
         return None
-    return above[1] - below[1] - (test.op in ("lt", "gt"))
+    return above[1] - below[1] - (op in ("lt", "gt"))
 
 
 def _linear(expr: Expr) -> tuple[dict[Var, int], int] | None:
