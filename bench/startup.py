@@ -1,38 +1,144 @@
-"""What starting costs, in a fresh process: import, then load and compile MiniLM, then the first run, as a line of JSON.
+"""What starting costs, in fresh processes: from `import rlx` to the first answer, cold and from the compile cache.
 
-    python bench/startup.py CACHE_DIRECTORY
+    python bench/startup.py [--rounds 5] [--threads 2] [--json FILE]
+    python bench/startup.py CACHE_DIRECTORY     # MiniLM once: a line of JSON, in seconds
 
-The directory's state decides whether the compile is cold (empty) or warm (an earlier process filled it).
+Models: the MiniLM-L6 sentence encoder for one text of 128 tokens, from its Hugging Face directory, and ResNet-50 for
+one image, from an ONNX file. A cold process finds an empty cache, a warm one what a cold one left; files are in the
+page cache by then. NumPy is imported before the clock starts. Shown are medians over the rounds, in milliseconds of
+wall time, and of processor time in parentheses, which a busy machine stretches less:
+
+    import   rlx and what a session needs      load     the model's file
+    compile  a program, but for packing        pack     weights into the order that kernels read them in
+    first    the first run
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
-os.environ["RLX_CACHE_DIR"] = sys.argv[1]
-begin = time.perf_counter()
-import rlx  # noqa: E402  # the import is what is timed
+import numpy as np
 
-imported = time.perf_counter()
-import numpy as np  # noqa: E402
-from workloads.minilm import feeds, model_directory  # noqa: E402
+MODELS = {"minilm": "MiniLM-L6, 1 x 128 tokens", "resnet50": "ResNet-50, batch 1"}
+PHASES = ("import", "load", "compile", "pack", "first")
 
-inputs: dict[str, np.ndarray] = feeds(1, 128)
-start = time.perf_counter()
-program = rlx.Session("cpu").compile(rlx.load(model_directory()), {"input_ids": (1, 128)})
-compiled = time.perf_counter()
-program.run(inputs)
-ran = time.perf_counter()
-print(
-    json.dumps(
-        {
-            "import": imported - begin,
-            "compile": compiled - start,
-            "first_run": ran - compiled,
-            "cache": program.report.cache,
-        }
-    )
-)
+Clock = tuple[float, float]
+
+
+def now() -> Clock:
+    return time.perf_counter(), time.process_time()
+
+
+def measure(model: str, file: Path, threads: int) -> dict[str, Any]:
+    """In a process of its own: where the program came from, and the phases, each as wall and processor seconds."""
+    inputs: dict[str, np.ndarray]
+    if model == "minilm":
+        ids = np.random.default_rng(1128).integers(1000, 30522, (1, 128))
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    else:
+        inputs = {"image": np.random.default_rng(50).standard_normal((1, 3, 224, 224), np.float32)}
+    marks = [now()]
+    import rlx
+
+    session = rlx.Session("cpu", rlx.Options(threads=threads))
+    loader = rlx.load
+    marks.append(now())
+    network = loader(file)
+    marks.append(now())
+    packing = time_packing()
+    program = session.compile(network, {name: array.shape for name, array in inputs.items()})
+    marks.append(now())
+    program.run(inputs)
+    marks.append(now())
+    spans = [[after[k] - before[k] for k in (0, 1)] for before, after in pairwise(marks)]
+    spans[2] = [spans[2][k] - packing[k] for k in (0, 1)]
+    figures = dict(zip(PHASES, [*spans[:3], packing, spans[3]], strict=True))
+    return {"cache": program.report.cache, "phases": figures}
+
+
+def time_packing() -> list[float]:
+    """A clock that will have counted what binding weights takes."""
+    from rlx.backends.cpu.executable import CpuExecutable
+
+    spent = [0.0, 0.0]
+    bind: Callable[..., None] = CpuExecutable.bind_parameters
+
+    def timed(self: CpuExecutable, parameters: Any) -> None:
+        before = now()
+        bind(self, parameters)
+        spent[:] = [a - b for a, b in zip(now(), before, strict=True)]
+
+    CpuExecutable.bind_parameters = timed  # type: ignore[method-assign]
+    return spent
+
+
+def start(model: str, file: Path, threads: int, cache: Path) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--threads", str(threads), "--one", model, str(file)]
+    environment = {**os.environ, "RLX_CACHE_DIR": str(cache)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def median(rows: list[dict[str, Any]], phases: tuple[str, ...]) -> list[float]:
+    """Wall and processor milliseconds of the phases together."""
+    return [1e3 * statistics.median(sum(row["phases"][p][k] for p in phases) for row in rows) for k in (0, 1)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", nargs="?", type=Path, metavar="CACHE_DIRECTORY")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--one", nargs=2, metavar=("MODEL", "FILE"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        print(json.dumps(measure(asked.one[0], Path(asked.one[1]), asked.threads)))
+        return
+    from workloads.minilm import model_directory
+
+    if asked.cache:
+        row = start("minilm", model_directory(), asked.threads, asked.cache)
+        wall = {name: phase[0] for name, phase in row["phases"].items()}
+        ready = wall["load"] + wall["compile"] + wall["pack"]
+        line = {"import": wall["import"], "compile": ready, "first_run": wall["first"], "cache": row["cache"]}
+        print(json.dumps(line))
+        return
+    import resnet50_model
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"minilm": model_directory(), "resnet50": Path(folder) / "resnet50.onnx"}
+        resnet50_model.save_onnx(files["resnet50"])
+        for number in range(asked.rounds):
+            for model, file in files.items():
+                for state, expected in (("cold", "compiled"), ("warm", "disk")):
+                    row = start(model, file, asked.threads, Path(folder) / f"cache{number}")
+                    if row["cache"] != expected:
+                        raise SystemExit(f"{model}, {state}: the program came from {row['cache']!r}, not {expected!r}")
+                    found.setdefault(f"{model}, {state}", []).append(row)
+    print(f"\n{asked.threads} threads, medians of {asked.rounds} rounds; ms of wall time (of processor time)\n")
+    print(f"| model | cache | {' | '.join(PHASES)} | all but pack |")
+    print(f"| --- | --- |{' ---: |' * (len(PHASES) + 1)}")
+    bar = tuple(p for p in PHASES if p != "pack")
+    for name, rows in found.items():
+        model, _, state = name.partition(", ")
+        cells = [median(rows, (p,)) for p in PHASES] + [median(rows, bar)]
+        print(f"| {MODELS[model]} | {state} | {' | '.join(f'{wall:.0f} ({cpu:.0f})' for wall, cpu in cells)} |")
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
