@@ -112,6 +112,23 @@ def test_a_graph_whose_convolutions_the_backend_does_not_take_stays() -> None:
     assert channels_last(graph, lambda node: False) is graph
 
 
+def test_a_depthwise_convolution_follows_its_image() -> None:
+    ones, b = (1, 1), GraphBuilder()
+    attrs = {"strides": ones, "padding": (ones, ones), "lhs_dilation": ones, "rhs_dilation": ones}
+
+    def depthwise(x: Value, name: str) -> Value:
+        channels = x.type.sizes[1]
+        w = b.parameter(name, RNG.normal(0, 1, (channels, 1, 3, 3)).astype(np.float32))
+        return b.emit("conv_general", x, w, groups=channels, **attrs)
+
+    x = image(b)
+    after = rewritten(b.build([depthwise(conv(b, depthwise(x, "u"), 8, "w"), "v")]))
+    first, *others = (n for n in after.nodes if n.op == "conv_general")
+    behind = {n.inputs[0] for n in after.nodes if n.op == "transpose"}
+    assert first.output not in behind
+    assert all(n.output in behind for n in others)
+
+
 def test_convolutions_whose_weights_are_computed_stay() -> None:
     b = GraphBuilder()
     x = image(b)

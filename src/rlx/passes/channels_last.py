@@ -3,7 +3,8 @@
 The graph says so with transposes. A convolution that the backend takes gets one behind it, and another that undoes it;
 whatever can work on the transposed value (pointwise ops, pooling, reductions, padding, slices, concatenations) does,
 and the second transpose moves behind it. At the end transposes are left where the layouts meet, and nothing reads most
-of them. Values keep their bits.
+of them. Values keep their bits. A depthwise convolution is taken only where its image lies channels last already: it
+does too little with each element to be worth bringing them into another order.
 
 No simplification may follow: it would cancel the pairs that say how values lie.
 """
@@ -44,6 +45,8 @@ def channels_last(graph: Graph, takes: Callable[[Node], bool]) -> Graph:
         if not node.outputs or node.outputs[0] in static:
             return None
         if node.outputs[0] in taken:
+            if _is_depthwise(node) and _under(b, node.inputs[0]) is None:
+                return None
             y = b.emit(node.op, *node.inputs, **node.attrs)
             return (_first(b, _transposed(b, y)),)
         rule = _rule(node)
@@ -51,6 +54,11 @@ def channels_last(graph: Graph, takes: Callable[[Node], bool]) -> Graph:
         return None if value is None else (value,)
 
     return eliminate_dead(eliminate_common(rewrite(graph, visit)))
+
+
+def _is_depthwise(node: Node) -> bool:
+    groups: Any = node.attrs["groups"]
+    return groups > 1 and groups == node.inputs[0].type.sizes[1]
 
 
 def _order(rank: int) -> tuple[int, ...]:
