@@ -155,10 +155,10 @@ def test_quick_instances_of_minimalloc_reach_the_bound_within_a_second(name: str
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "limit"),
-    [*((name, 1.0) for name in "ABCEFGHIK"), ("D", 1.062), ("J", 1.034)],
+    [*((name, 1.0) for name in "ABCEFGHIK"), ("D", 1.032), ("J", 1.02)],
 )
 def test_all_of_minimalloc_is_planned_near_the_bound(name: str, limit: float) -> None:
-    assert _plan(name, 16.0) <= limit
+    assert _plan(name, 20.0) <= limit
 
 
 def test_without_a_budget_only_the_heuristics_work() -> None:
