@@ -8,9 +8,9 @@ loading up to the first answer, and the peak of the runs after it (VmHWM, set ba
 loading needed is let go and malloc has handed its free memory back. Resident pages of mapped files count, RLX's mapped
 weights among them.
 
-RLX runs twice: `rlx` compiles (and gives the pages of LLVM back), `rlx, cached` finds the program in the compile cache. `planned` is
-what its plan says before anything runs: arena, scratch, and what its setup makes of the weights; weights that
-runs read as they are come on top. Answers are compared with onnxruntime's. Linux with glibc alone.
+RLX runs twice: `rlx` compiles (and gives LLVM's pages back), `rlx, cached` finds the program in the compile cache.
+`planned` is what its plan says before anything runs: arena, scratch, and what its setup makes of the weights; weights
+that runs read as they are come on top. Answers are compared with onnxruntime's. Linux with glibc alone.
 """
 
 from __future__ import annotations
