@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from rlx.driver.fork import renew_in_child
 from rlx.errors import MissingInput, NotCompiled
 from rlx.ir import Dim, TensorType
 from rlx.runtime.program import Array, CompiledGraph
-from rlx.runtime.report import Report
+
+if TYPE_CHECKING:
+    from rlx.runtime.report import Report
 
 
 class CompiledModel:

@@ -10,7 +10,7 @@ runs of one program take turns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -29,11 +29,11 @@ from rlx.errors import (
 )
 from rlx.ir import TensorType
 from rlx.runtime.donation import check_arrays, check_buffers, overlap
-from rlx.runtime.report import Report, make_report
 from rlx.runtime.runner import BoundCall, Runner
 
 if TYPE_CHECKING:
     from rlx.driver import CommandStream
+    from rlx.runtime.report import Report
 
 Array = Any  # what np.asarray takes
 _ndarray = np.ndarray
@@ -92,7 +92,7 @@ class CompiledGraph:
         self.device = device
         self.inputs: dict[str, TensorType] = dict(executable.inputs)
         self.outputs: dict[str, TensorType] = dict(executable.outputs)
-        self.report: Report = make_report(executable.report(), cache=cache, seconds=seconds)
+        self._told, self._cache, self._seconds = executable.report(), cache, seconds
         self._executable: Executable | None = executable
         self.donated = tuple(donated)
         self.in_inputs = dict(executable.in_inputs) if isinstance(executable, OverwritingExecutable) else {}
@@ -102,6 +102,13 @@ class CompiledGraph:
         self._defaults = dict(defaults)
         self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]
         self._results = [(name, _maker(t)) for name, t in self.outputs.items()]
+
+    @cached_property
+    def report(self) -> Report:
+        """What the compiler did."""
+        from rlx.runtime.report import make_report  # few processes ask
+
+        return make_report(self._told, cache=self._cache, seconds=self._seconds)
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:
         """`run` with the inputs as keywords."""
