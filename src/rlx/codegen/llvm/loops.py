@@ -156,7 +156,7 @@ def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -
         unroll = max(1, min(unroll, extent.constant // lanes))
     partials = [{a.var.name: f.cell(f.splat_value(_identity(a), lanes)) for a in crossing} for _ in range(unroll)]
     masked = all(f.target.masks(bits) for bits in memory_bits(loop.body))
-    streamed = None if crossing else streamed_store(f, loop, lanes)
+    streamed = None if crossing else streamed_store(f, loop, extent, lanes)
     first: ir.Value = I64(0)
     if streamed is not None:
         first = iterations_before(f, loop, streamed, extent, lanes)

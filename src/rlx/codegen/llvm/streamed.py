@@ -20,14 +20,17 @@ from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
 
 _LINE = 64
+_SHORT = 8  # vectors
 
 
-def streamed_store(f: FunctionEmitter, loop: Loop, lanes: int) -> Store | None:
+def streamed_store(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -> Store | None:
     """The store whose address the vector loop is to be aligned to; None where it is better left alone.
 
-    A memory that the kernel reads as well is in the caches anyway.
+    A short loop would spend its time on its ends. A memory that the kernel reads as well is in the caches anyway.
     """
     if not isinstance(f.kernel, LoopKernel) or not all(isinstance(s, Let | Store) for s in loop.body):
+        return None
+    if type(extent) is ir.Constant and extent.constant < _SHORT * lanes:
         return None
     for stmt in loop.body:
         if not isinstance(stmt, Store) or not stmt.memory.streamed or stmt.mask is not None:

@@ -25,8 +25,11 @@ from rlx.ir.location import UNKNOWN, Location
 CHUNK = 4096
 #: Grids of fewer indices than this have their vector axis cut as well, where it is long.
 FEW = 32
-#: Sides of a block where a load is contiguous along another axis than the stores; elements of about one cache line.
+#: Sides of a block where a load is contiguous along another axis than the stores: along that axis, and along the vector
+#: axis, where each element is another cache line and many lines of a power of two apart do not fit. LINE: elements of
+#: about one cache line.
 BLOCK = 64
+ACROSS = 16
 LINE = 8
 
 #: Makes the stores of the element at an index of the space.
@@ -74,7 +77,7 @@ def elementwise(
             # The rest of the axis joins the grid.
             extents = (*extents[:turned], side // BLOCK, BLOCK, *extents[turned + 1 :])
             turned += 1
-        built = build(extents, BLOCK if extents[-1] > BLOCK else 0)
+        built = build(extents, ACROSS if extents[-1] > ACROSS else 0)
     elif chunk := chunk_of(extents):
         built = build(extents, chunk)
     inner = (() if turned is None else (built.axes[turned],)) + built.axes[-1:]
