@@ -15,7 +15,7 @@ from rlx.backends.cpu.linker import LinkedImage, link
 from rlx.backends.cpu.records import Flattener, Tables, packed_pieces, place_persistent
 from rlx.codegen.kernel import Kernel, TemplateKernel
 from rlx.codegen.launch_report import launch_rows
-from rlx.codegen.llvm.object import compile_each
+from rlx.codegen.llvm.object import compile_together
 from rlx.codegen.printer import kernel_identity
 from rlx.codegen.program import Launch, LoweredProgram, Step, walk_steps
 from rlx.codegen.target import Target
@@ -94,7 +94,7 @@ def _native_code(program: LoweredProgram, target: Target) -> tuple[dict[Kernel, 
             functions[step.kernel] = numbers[identity]
     named = [(_function_name(i), kernel) for i, kernel in enumerate(distinct)]
     threads = min(available_processors(), MOST_THREADS)
-    return functions, link(*compile_each(named, target, (_walker(target),), threads=threads))
+    return functions, link(*compile_together(named, target, (_walker(target),), threads=threads))
 
 
 def _function_name(number: int) -> str:

@@ -5,8 +5,8 @@ the scalar part: promotion to registers, common subexpressions, invariant code, 
 position independent, small code model, and carry no unwind tables; their undefined symbols are those of libc and libm.
 
 LLVM is initialised on first use, once a process. One module is compiled by one thread at a time; different modules are
-compiled by different threads at once. Each kernel is a module of its own, so that its code depends neither on its
-neighbours nor on how many threads there are.
+compiled by different threads at once. How kernels are shared out among modules does not depend on how many threads
+there are, and so neither does their code.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from rlx.codegen.llvm.module import emit_kernel, new_module
 from rlx.codegen.target import Target
 from rlx.errors import EmitError
 
+#: Kernels of one module: they share the functions that several of them call, which are then compiled once.
+TOGETHER = 8
+
 
 def compile_kernels(kernels: Iterable[tuple[str, Kernel]], target: Target, extra: Sequence[str] = ()) -> bytes:
     """One object that defines each kernel under its symbol, and what the LLVM modules in `extra` define.
@@ -39,10 +42,10 @@ def compile_kernels(kernels: Iterable[tuple[str, Kernel]], target: Target, extra
     return compile_module(module, target, extra)
 
 
-def compile_each(
+def compile_together(
     kernels: Iterable[tuple[str, Kernel]], target: Target, extra: Sequence[str] = (), *, threads: int = 1
 ) -> list[bytes]:
-    """Objects, each of which defines one kernel or what one of the LLVM modules in `extra` defines, in that order.
+    """Objects, each of which defines the next TOGETHER kernels or what one of the modules in `extra` defines.
 
     threads: how many compile at once. An interrupt (KeyboardInterrupt) waits for the modules that they are at.
     Raises as `compile_kernels`.
@@ -51,9 +54,11 @@ def compile_each(
     with ThreadPoolExecutor(threads, "rlx-compile") as pool:
         try:
             pending = [pool.submit(compile_module, text, target) for text in extra]
-            for symbol, kernel in kernels:
+            named = list(kernels)
+            for at in range(0, len(named), TOGETHER):
                 module = new_module(target)
-                emit_kernel(module, symbol, kernel, target)
+                for symbol, kernel in named[at : at + TOGETHER]:
+                    emit_kernel(module, symbol, kernel, target)
                 pending.append(pool.submit(compile_module, str(module), target))
             objects = [each.result() for each in pending]
         finally:
