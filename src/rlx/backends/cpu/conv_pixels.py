@@ -26,13 +26,13 @@ from rlx.backends.cpu.conv_tile import LINE, PixelTile, pixel_tile_function
 from rlx.backends.cpu.gemm_pack import pack_panel
 from rlx.backends.cpu.gemm_tile import registers
 from rlx.backends.cpu.gemm_view import MatrixView, dims, split_index
+from rlx.backends.cpu.pixel_convolution import PixelConvolution
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
 from rlx.codegen.lower.axes import Uses
 from rlx.codegen.lower.templates import ConvSpec, Epilogue
 from rlx.codegen.target import Target
-from rlx.ir.dtypes import DType
 
 #: Independent accumulators that keep the multiply-add units busy.
 _CHAINS = 8
@@ -133,23 +133,11 @@ def _pair(values: list[int]) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class PixelKernel:
+class PixelKernel(PixelConvolution):
     """The kernel for a spec of one group that `is_channels_last` accepts; its second argument is the packed weights."""
 
-    target: Target
-    spec: ConvSpec
-    epilogue: Epilogue
-    plane: Plane
     plan: PixelPlan
     band: Band
-
-    @property
-    def dtype(self) -> DType:
-        return self.spec.acc_dtype
-
-    @property
-    def lanes(self) -> int:
-        return self.target.lanes(self.dtype.bits)
 
     @property
     def depth(self) -> int:

@@ -14,14 +14,11 @@ from math import prod
 
 from llvmlite import ir
 
-from rlx.backends.cpu.conv_band import Plane
 from rlx.backends.cpu.gemm_view import convert, split_index
+from rlx.backends.cpu.pixel_convolution import PixelConvolution
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel, Var
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I1, I64, Value, constant, register_type, vector
-from rlx.codegen.lower.templates import ConvSpec, Epilogue
-from rlx.codegen.target import Target
-from rlx.ir.dtypes import DType
 
 #: Neighbouring pixels that are computed together.
 _PIXELS = 4
@@ -30,21 +27,8 @@ _ITEMS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class DepthwisePixels:
+class DepthwisePixels(PixelConvolution):
     """The kernel for a depthwise spec whose image and result lie channels last, over `plane`."""
-
-    target: Target
-    spec: ConvSpec
-    epilogue: Epilogue
-    plane: Plane
-
-    @property
-    def dtype(self) -> DType:
-        return self.spec.acc_dtype
-
-    @property
-    def lanes(self) -> int:
-        return self.target.lanes(self.dtype.bits)
 
     @property
     def _vectors(self) -> int:

@@ -21,41 +21,27 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from rlx.backends.cpu.conv_band import Plane
 from rlx.backends.cpu.conv_epilogue import PixelBlock, PixelWriter
 from rlx.backends.cpu.gemm_operand import when
 from rlx.backends.cpu.gemm_tile import TileCode, tile_function
 from rlx.backends.cpu.gemm_view import split_index
+from rlx.backends.cpu.pixel_convolution import PixelConvolution
 from rlx.backends.cpu.winograd_plan import WinogradPlan
 from rlx.backends.cpu.winograd_tile import input_function, output_function
 from rlx.backends.cpu.winograd_transform import FILTERINGS, Filtering, both_ways
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import F64, I8, I64, constant, lane_constants, real, register_type, vector
-from rlx.codegen.lower.templates import ConvSpec, Epilogue
-from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
 
 _LINE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class WinogradKernel:
+class WinogradKernel(PixelConvolution):
     """The kernel for a spec that `plan_winograd` accepts; its second argument is the packed weights."""
 
-    target: Target
-    spec: ConvSpec
-    epilogue: Epilogue
-    plane: Plane
     plan: WinogradPlan
-
-    @property
-    def dtype(self) -> DType:
-        return self.spec.acc_dtype
-
-    @property
-    def lanes(self) -> int:
-        return self.target.lanes(self.dtype.bits)
 
     @property
     def filtering(self) -> Filtering:
