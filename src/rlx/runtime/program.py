@@ -17,25 +17,16 @@ import numpy as np
 
 from rlx.driver import Buffer, Device, Executable
 from rlx.driver.host_memory import array_address
-from rlx.errors import (
-    BufferReadOnly,
-    DonationError,
-    DTypeMismatch,
-    MissingInput,
-    ProgramClosed,
-    ShapeMismatch,
-    UnknownInput,
-    nearest,
-)
+from rlx.errors import ProgramClosed, ShapeMismatch
 from rlx.ir import TensorType
-from rlx.runtime.donation import check_arrays, check_buffers, overlap
+from rlx.runtime.donation import check_arrays
 from rlx.runtime.runner import BoundCall, Runner
+from rlx.runtime.signature import Array, Signature
 
 if TYPE_CHECKING:
     from rlx.driver import CommandStream
     from rlx.runtime.report import Report
 
-Array = Any  # what np.asarray takes
 _ndarray = np.ndarray
 #: Results from this many bytes on take the memory that earlier ones have left: fresh pages cost more than most work.
 _KEPT = 1 << 20
@@ -98,8 +89,15 @@ class CompiledGraph:
         self.in_inputs = dict(executable.in_inputs) if isinstance(executable, OverwritingExecutable) else {}
         self._run_arrays = executable.run_arrays if isinstance(executable, ArrayExecutable) else None
         self._quick = None if self.donated else self._run_arrays
-        self._source = source
-        self._defaults = dict(defaults)
+        self._signature = Signature(
+            device,
+            self.inputs,
+            self.outputs,
+            dict(defaults),
+            self.donated,
+            self.in_inputs,
+            f"compiled from {source}" if source else None,
+        )
         self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]
         self._results = [(name, _maker(t)) for name, t in self.outputs.items()]
 
@@ -132,20 +130,19 @@ class CompiledGraph:
             results = self._run_quickly(inputs, self._quick)
             if results is not None:
                 return results
-        if self._defaults:
-            inputs = self._with_defaults(inputs)
+        signature = self._signature
+        if signature.defaults:
+            inputs = signature.complete(inputs)
         if any(isinstance(v, Buffer) for v in inputs.values()):
-            feeds, sinks = self._buffers(inputs, out or {}, copies=True)
+            feeds, sinks = signature.buffers(inputs, out or {}, copies=True)
             executable = self._open()
             feeds, sinks, consumed = self._taken_over(feeds, sinks)
             for buffer in consumed:
                 buffer.donate()
             executable.run(feeds, sinks)
             return dict(zip(self.outputs, sinks, strict=True))
-        arrays = [self._array(name, shape, dtype, inputs) for name, shape, dtype in self._expected]
-        if len(inputs) != len(arrays):
-            self._refuse_unknown(inputs)
-        given = self._given_outputs(out) if out else {}
+        arrays = signature.arrays(inputs)
+        given = signature.output_arrays(out) if out else {}
         elsewhere = {*given, *self.in_inputs}
         results = {name: make() for name, make in self._results if name not in elsewhere}
         if self.donated:
@@ -181,24 +178,17 @@ class CompiledGraph:
         program. Raises as `run`; MissingInput for an output that is not given; DonationError for one of `in_inputs`
         that is.
         """
-        executable = self._open()
-        inputs = self._with_defaults(inputs)
-        for name in self.outputs:
-            if name in self.in_inputs:
-                self._refuse_elsewhere(name, outputs)
-            elif name not in outputs:
-                raise MissingInput(f"output {name!r} is missing: a runner needs memory for each", where=self._where())
+        executable, signature = self._open(), self._signature
+        inputs = signature.complete(inputs)
+        signature.check_bound(outputs)
         if any(isinstance(v, Buffer) for v in (*inputs.values(), *outputs.values())):
-            return self._bind_buffers(*self._buffers(inputs, outputs))
-        given = self._given_outputs(outputs)
-        arrays = [self._array(name, shape, dtype, inputs) for name, shape, dtype in self._expected]
-        if len(inputs) != len(arrays):
-            self._refuse_unknown(inputs)
+            return self._bind_buffers(*signature.buffers(inputs, outputs))
+        given, arrays = signature.output_arrays(outputs), signature.arrays(inputs)
         for name, array in zip(self.inputs, arrays, strict=True):
             if array is not inputs[name]:
                 raise ShapeMismatch(f"input {name!r} is not a C-contiguous array, so it cannot be bound to")
             if any(np.may_share_memory(array, o) for o in given.values()):
-                raise ShapeMismatch(f"input {name!r} overlaps an output", where=self._where())
+                raise ShapeMismatch(f"input {name!r} overlaps an output", where=self._signature.where)
         named = dict(zip(self.inputs, arrays, strict=True))
         check_arrays(self.donated, inputs, named, given)
         sinks = [given[name] if name in given else named[self.in_inputs[name]] for name in self.outputs]
@@ -225,8 +215,8 @@ class CompiledGraph:
         """
         if stream.device != self.device:
             raise ShapeMismatch(f"{stream.name} belongs to {stream.device}, the program runs on {self.device}")
-        feeds, sinks, consumed = self._taken_over(*self._buffers(inputs, out or {}))
-        stream.run(self._open(), feeds, sinks, name=f"a run of {self}", where=self._where() or "")
+        feeds, sinks, consumed = self._taken_over(*self._signature.buffers(inputs, out or {}))
+        stream.run(self._open(), feeds, sinks, name=f"a run of {self}", where=self._signature.where or "")
         for buffer in consumed:
             buffer.donate()
         return dict(zip(self.outputs, sinks, strict=True))
@@ -283,7 +273,7 @@ class CompiledGraph:
 
     def _open(self) -> Executable:
         if self._executable is None:
-            raise ProgramClosed("the program was closed", where=self._where())
+            raise ProgramClosed("the program was closed", where=self._signature.where)
         return self._executable
 
     def _taken_over(
@@ -293,138 +283,6 @@ class CompiledGraph:
         consumed = [feed for name, feed in zip(self.inputs, feeds, strict=True) if name in self.donated]
         taken = {id(buffer): buffer.retain() for buffer in consumed}
         return [taken.get(id(b), b) for b in feeds], [taken.get(id(b), b) for b in sinks], consumed
-
-    def _refuse_elsewhere(self, output: str, outputs: Mapping[str, object]) -> None:
-        if output in outputs:
-            raise DonationError(
-                f"output {output!r} lies in the donated input {self.in_inputs[output]!r}, it cannot be bound elsewhere",
-                where=self._where(),
-                hint=f"leave {output!r} out, and read it in the input after each call",
-            )
-
-    def _where(self) -> str | None:
-        return f"compiled from {self._source}" if self._source else None
-
-    def _with_defaults(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        on_device = any(isinstance(v, Buffer) for v in inputs.values())
-        left_out = {name: array for name, array in self._defaults.items() if name not in inputs}
-        left_out |= {name: left_out[name].copy() for name in self.donated if name in left_out}
-        if on_device:
-            return {**inputs, **{n: Buffer.from_numpy(a).to(self.device) for n, a in left_out.items()}}
-        return {**inputs, **left_out}
-
-    def _array(self, name: str, shape: tuple[int, ...], dtype: np.dtype, inputs: Mapping[str, Array]) -> np.ndarray:
-        try:
-            array = np.asarray(inputs[name])
-        except KeyError:
-            self._refuse_unknown(inputs)
-            expected = ", ".join(f"{n}: {t}" for n, t in self.inputs.items())
-            raise MissingInput(
-                f"input {name!r} is missing", where=self._where(), hint=f"the program expects: {expected}"
-            ) from None
-        if array.dtype != dtype:
-            raise DTypeMismatch(
-                f"input {name!r} has dtype {array.dtype}, the program expects {dtype}",
-                where=self._where(),
-                hint=f"convert it yourself where that is right: {name}.astype({dtype.name!r})",
-            )
-        if array.shape != shape:
-            raise ShapeMismatch(
-                f"input {name!r} has shape {array.shape}, the program expects {shape}",
-                where=self._where(),
-                hint=f"pad or cut the input, or compile again with shapes={{{name!r}: {array.shape}}}",
-            )
-        flags = array.flags
-        return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
-
-    def _refuse_unknown(self, inputs: Mapping[str, Array]) -> None:
-        for name in inputs:
-            if name not in self.inputs:
-                close = nearest(name, self.inputs)
-                raise UnknownInput(
-                    f"the program has no input {name!r}; it has: {', '.join(self.inputs) or 'none'}",
-                    where=self._where(),
-                    hint=f"did you mean {close!r}?" if close else None,
-                )
-
-    def _refuse_unknown_outputs(self, out: Mapping[str, Any]) -> None:
-        for name in out:
-            if name not in self.outputs:
-                raise UnknownInput(
-                    f"the program has no output {name!r}; it has: {', '.join(self.outputs)}", where=self._where()
-                )
-
-    def _given_outputs(self, out: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        self._refuse_unknown_outputs(out)
-        for name, array in out.items():
-            type = self.outputs[name]
-            if not isinstance(array, np.ndarray) or array.dtype != type.dtype.numpy:
-                raise DTypeMismatch(f"out[{name!r}] is not a {type.dtype.numpy} array", where=self._where())
-            if array.shape != type.sizes:
-                raise ShapeMismatch(
-                    f"out[{name!r}] has shape {array.shape}, the program gives {type.sizes}", where=self._where()
-                )
-            if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
-                raise ShapeMismatch(f"out[{name!r}] is not a writable C-contiguous array", where=self._where())
-        given = dict(out)
-        names = list(given)
-        for i, name in enumerate(names):
-            if any(np.may_share_memory(given[name], given[other]) for other in names[:i]):
-                raise ShapeMismatch(f"out[{name!r}] overlaps another output", where=self._where())
-        return given
-
-    def _buffers(
-        self, inputs: Mapping[str, Any], out: Mapping[str, Any], *, copies: bool = False
-    ) -> tuple[list[Buffer], list[Buffer]]:
-        """Inputs and outputs in order. copies: an input that overlaps an output is copied; else it is refused."""
-        self._refuse_unknown(inputs)
-        self._refuse_unknown_outputs(out)
-        feeds: list[Buffer] = []
-        for name, type in self.inputs.items():
-            buffer = inputs.get(name)
-            if buffer is None:
-                raise MissingInput(f"input {name!r} is missing", where=self._where())
-            if not isinstance(buffer, Buffer):
-                raise DTypeMismatch(
-                    f"input {name!r} is a {buffer.__class__.__name__} where other inputs are Buffers",
-                    where=self._where(),
-                    hint="give all inputs as arrays, or all as Buffers on the program's device",
-                )
-            self._check_buffer(f"input {name!r}", buffer, type)
-            feeds.append(buffer)
-        named = dict(zip(self.inputs, feeds, strict=True))
-        check_buffers(self.donated, named, out)
-        sinks: list[Buffer] = []
-        for name, type in self.outputs.items():
-            buffer = out.get(name)
-            if buffer is None:
-                lies = self.in_inputs.get(name)
-                buffer = Buffer.empty(type, self.device) if lies is None else named[lies]
-            self._check_buffer(f"out[{name!r}]", buffer, type)
-            if buffer.readonly:
-                raise BufferReadOnly(f"out[{name!r}] is read-only", where=self._where())
-            if any(overlap(buffer, other) for other in sinks):
-                raise ShapeMismatch(f"out[{name!r}] overlaps another output", where=self._where())
-            sinks.append(buffer)
-        if out:
-            for at, (name, feed) in enumerate(zip(self.inputs, feeds, strict=True)):
-                if any(overlap(feed, sink) for sink in out.values()):
-                    if not copies:
-                        raise ShapeMismatch(f"input {name!r} overlaps an output", where=self._where())
-                    feeds[at] = feed.copy()
-        return feeds, sinks
-
-    def _check_buffer(self, what: str, buffer: Buffer, type: TensorType) -> None:
-        if buffer.device != self.device:
-            raise ShapeMismatch(
-                f"{what} is on {buffer.device}, the program runs on {self.device}", hint="move it: buffer.to(device)"
-            )
-        if buffer.type.dtype is not type.dtype:
-            raise DTypeMismatch(f"{what} has dtype {buffer.type.dtype}, the program has {type.dtype}")
-        if buffer.type.shape != type.shape:
-            raise ShapeMismatch(f"{what} has shape {buffer.type.shape}, the program has {type.shape}")
-        if not buffer.is_contiguous:
-            raise ShapeMismatch(f"{what} is not contiguous", hint="copy it into a contiguous buffer")
 
 
 def _maker(type: TensorType) -> Callable[[], np.ndarray]:
