@@ -1,7 +1,7 @@
 """Measure workloads: every system in fresh processes, in turns, answers compared before any time is believed.
 
 Each round begins with another system, so that a machine which slows down or warms up meets them all alike. The ceilings
-are measured in the same rounds, and their medians count, as the systems' do: what a shared machine allows changes.
+are measured in the same rounds, and the best of them counts: a disturbed one would flatter every system.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from workload import Workload
@@ -87,15 +86,15 @@ def measure(workload: Workload, threads: int, *, rounds: int, seconds: float) ->
                     continue
                 samples.setdefault(system, []).append(float(np.median(found)))
                 answers[system] = np.load(answer)
-    beside = Ceilings(
+    best = Ceilings(
         threads,
-        flops=median([c.flops for c in ceilings]),
-        read_bytes=median([c.read_bytes for c in ceilings]),
-        copy_bytes=median([c.copy_bytes or 0.0 for c in ceilings]),
-        products={name: median([c.products[name] for c in ceilings]) for name in ceilings[0].products},
+        flops=max(c.flops for c in ceilings),
+        read_bytes=max(c.read_bytes for c in ceilings),
+        copy_bytes=max(c.copy_bytes or 0.0 for c in ceilings),
+        products={name: max(c.products[name] for c in ceilings) for name in ceilings[0].products},
     )
     in_order = {system: samples[system] for system in names if system in samples}
-    return Cell(workload, threads, beside, in_order, missing, _differences(workload, answers))
+    return Cell(workload, threads, best, in_order, missing, _differences(workload, answers))
 
 
 def _differences(workload: Workload, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
