@@ -18,7 +18,7 @@ from rlx.codegen.target import PRESETS, Target
 from rlx.ir.dtypes import DType, bf16, bool_, c64, f16, f32, f64, i8, i32
 from rlx.testing.kernel_runner import TARGETS, Loaded, index
 
-I, G, N = Var("i"), Var("g"), Var("n")  # noqa: E741
+I, G, N = Var("i"), Var("g"), Var("n")  # noqa: E741  # indices, as kernels print them
 
 
 def erf_to(dtype: DType, *, streamed: bool, source: DType = f32) -> LoopKernel:

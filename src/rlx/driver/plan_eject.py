@@ -72,7 +72,7 @@ class _Ejection:
         self.capacity, self.far = capacity, 2 * capacity
         self.gain = [max(1, round(_BLAME * size**_BLAME_POWER)) for size in self.sizes]
         self.blame = np.array(self.gain, np.int64)
-        self.random = random.Random(0).random  # noqa: S311 - no secret hangs on it
+        self.random = random.Random(0).random  # noqa: S311  # seeded, so that a file has one plan; no secret hangs on it
         self.work = 0
         self.lows, self.tops, self.highs = [0] * count, [0] * count, [self.far] * count
         self.tops_seen, self.highs_seen = np.zeros(count, np.int64), np.full(count, self.far)  # the same for NumPy

@@ -9,7 +9,7 @@ from rlx import driver
 from rlx.late_names import late_names
 
 if TYPE_CHECKING:
-    from rlx.driver import *  # noqa: F403  # the driver's names
+    from rlx.driver import *  # noqa: F403  # every driver name is the runtime's too; for type checkers alone
     from rlx.options import Options as Options
     from rlx.runtime.model import CompiledModel as CompiledModel
     from rlx.runtime.prepared import PreparedCommands as PreparedCommands

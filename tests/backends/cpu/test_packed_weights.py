@@ -46,7 +46,7 @@ def _check(program: CompiledGraph, *weights: np.ndarray) -> None:
 
 
 def _blocks(program: CompiledGraph) -> set[object]:
-    return program.executable._blocks  # type: ignore[attr-defined]
+    return program.executable._blocks  # type: ignore[attr-defined]  # the CPU's own
 
 
 def test_two_batch_sizes_keep_one_copy_until_the_last_is_closed() -> None:

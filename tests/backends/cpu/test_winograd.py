@@ -245,6 +245,6 @@ def test_results_are_the_same_to_the_bit_for_any_number_of_threads() -> None:
 
 def test_a_policy_that_is_not_to_be_had_is_refused() -> None:
     with pytest.raises(OptionError, match="convolution is 'fft', expected one of direct"):
-        Options(convolution="fft")  # type: ignore[arg-type]
+        Options(convolution="fft")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(OptionError, match="'winograd-2x2' is not to be had on reference"):
         Session("reference", Options(convolution="winograd-2x2"))
