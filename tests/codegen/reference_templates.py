@@ -115,7 +115,8 @@ class ReferenceTemplates:
             names = ("strides", "padding", "lhs_dilation", "rhs_dilation", "groups")
             evaluate = get("conv_general").evaluate
             assert evaluate is not None
-            (acc,) = evaluate([x, w], {n: getattr(spec, n) for n in names}, RunRegion((), lambda g, a: ()))
+            attrs = {"preferred_dtype": None, **{n: getattr(spec, n) for n in names}}
+            (acc,) = evaluate([x, w], attrs, RunRegion((), lambda g, a: ()))
             assert acc.shape == (spec.batch, spec.features, *spec.out)
             _run_epilogue(arrays, epilogue, acc)
 

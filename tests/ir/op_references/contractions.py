@@ -40,7 +40,7 @@ def dot_general(arrays: Arrays, attrs: Attrs) -> np.ndarray:
 
 def conv(arrays: Arrays, attrs: Attrs) -> np.ndarray | None:
     x, w = arrays
-    dtype, spatial = dtype_of(x), x.ndim - 2
+    dtype, spatial = attrs["preferred_dtype"] or dtype_of(x), x.ndim - 2
     if 0 in x.shape:
         return None
     wide = np.complex128 if dtype.is_complex else np.float64

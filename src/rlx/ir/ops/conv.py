@@ -1,7 +1,8 @@
 """Convolution (cross-correlation, as everywhere in machine learning) over any number of spatial dimensions.
 
 x is [N, C, *S], w is [O, C / groups, *K], the result [N, O, *S']; other layouts are transposes around it, and a
-transposed convolution is one with lhs_dilation and a reversed w. Accumulation is as in dot_general.
+transposed convolution is one with lhs_dilation and a reversed w. Accumulation, and preferred_dtype, are as in
+dot_general.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rlx.errors import TypeRuleError
-from rlx.ir.dtypes import DType, f32, from_numpy
+from rlx.ir.dtypes import DType, bf16, f32, from_numpy, i8, i32
 from rlx.ir.op import REQUIRED, Attrs, Call, Op, RunRegion, Sample, Tolerance, define
 from rlx.ir.ops import sampling
-from rlx.ir.ops.dot import matmul
+from rlx.ir.ops.dot import matmul, result_dtype
 from rlx.ir.ops.signature import (
     NUMERIC,
     ints,
@@ -59,17 +60,17 @@ def _infer(call: Call) -> tuple[TensorType, ...]:
         if not isinstance(kernel, int) or kernel < 1:
             raise TypeRuleError(f"conv_general: size {kernel} of the kernel {w} must be known and not 0")
         shape.append(window_count(x.shape[i + 2], kernel, strides[i], padding[i], lhs_dilation[i], rhs_dilation[i]))
-    return (TensorType((x.shape[0], out, *shape), x.dtype),)
+    return (TensorType((x.shape[0], out, *shape), result_dtype("conv_general", call.attrs, x.dtype)),)
 
 
 def _conv(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> tuple[np.ndarray, ...]:
     x, w = arrays
     groups, padding = attrs["groups"], attrs["padding"]
-    dtype = from_numpy(x.dtype)
+    result = attrs["preferred_dtype"] or from_numpy(x.dtype)
     batch, channels, kernel = x.shape[0], w.shape[1], w.shape[2:]
     lhs_dilation, rhs_dilation = attrs["lhs_dilation"], attrs["rhs_dilation"]
     counts = window_counts(x.shape[2:], kernel, attrs["strides"], padding, lhs_dilation, rhs_dilation)
-    out = np.zeros((batch, w.shape[0], *counts), x.dtype)
+    out = np.zeros((batch, w.shape[0], *counts), result.numpy)
     if out.size == 0:
         return (out,)
     low, high = ((0, 0, *(p[side] for p in padding)) for side in (0, 1))
@@ -82,13 +83,21 @@ def _conv(arrays: Sequence[np.ndarray], attrs: Attrs, run_region: RunRegion) -> 
         view = view.reshape(groups, channels, *counts, *kernel)
         order = (0, 1, *range(2 + spatial, 2 + 2 * spatial), *range(2, 2 + spatial))
         columns = view.transpose(order).reshape(groups, weights.shape[-1], math.prod(counts))
-        out[n] = matmul(weights, columns, dtype).reshape(out.shape[1:])
+        out[n] = matmul(weights, columns, result).reshape(out.shape[1:])
     return (out,)
 
 
 def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     def sample(
-        x: tuple, w: tuple, d: DType = f32, strides=None, padding=None, lhs=None, rhs=None, groups: int = 1
+        x: tuple,
+        w: tuple,
+        d: DType = f32,
+        strides=None,
+        padding=None,
+        lhs=None,
+        rhs=None,
+        groups: int = 1,
+        preferred: DType | None = None,
     ) -> Sample:
         ones = (1,) * (len(x) - 2)
         attrs = {
@@ -97,6 +106,7 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
             "lhs_dilation": lhs or ones,
             "rhs_dilation": rhs or ones,
             "groups": groups,
+            "preferred_dtype": preferred,
         }
         return Sample((sampling.random(rng, x, d), sampling.random(rng, w, d)), attrs)
 
@@ -112,6 +122,8 @@ def _samples(rng: np.random.Generator) -> Iterator[Sample]:
     yield sample((1, 3, 5, 5), (2, 3, 3, 3), padding=((2, 3), (2, 1)), lhs=(2, 2))
     yield sample((1, 3, 5, 6), (4, 3, 3, 3), strides=(2, 1), padding=one, lhs=(2, 3), rhs=(1, 2))
     yield sample((1, 3, 9, 9), (2, 3, 3, 3), padding=((-1, 0), (0, -2)))
+    for d, to in ((bf16, f32), (i8, i32)):
+        yield sample((1, 11, 8, 9), (9, 11, 3, 3), d, padding=one, preferred=to)
     yield sample((2, 3, 13), (5, 3, 3), padding=((1, 1),), strides=(2,))
     yield sample((1, 1, 131), (4, 1, 16), strides=(8,))
     yield sample((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), padding=((1, 0), (0, 0), (1, 1)))
@@ -132,6 +144,7 @@ define(
             "lhs_dilation": REQUIRED,
             "rhs_dilation": REQUIRED,
             "groups": 1,
+            "preferred_dtype": None,
         },
         evaluate=_conv,
         samples=_samples,

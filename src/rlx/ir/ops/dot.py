@@ -46,6 +46,16 @@ def matmul(x: np.ndarray, y: np.ndarray, result: DType) -> np.ndarray:
         return precision.rounded(product, to) if narrow or product.dtype == to else convert_array(product, result)
 
 
+def result_dtype(op: str, attrs: Attrs, source: DType) -> DType:
+    """What a contraction of operands of dtype `source` gives: its preferred_dtype where it has one."""
+    result = source if attrs["preferred_dtype"] is None else dtype(op, attrs, NUMERIC, "preferred_dtype")
+    require(
+        result.kind == source.kind or (result.is_integer and source.is_integer),
+        f"{op}: preferred_dtype {result} is of another kind than the operands' {source}",
+    )
+    return result
+
+
 def _infer(call: Call) -> tuple[TensorType, ...]:
     x, y = operands("dot_general", call, 2)
     for i, t in enumerate((x, y)):
@@ -75,15 +85,7 @@ def _infer(call: Call) -> tuple[TensorType, ...]:
         not set(rhs_contract) & set(rhs_batch),
         f"dot_general: rhs_contract {rhs_contract} and rhs_batch {rhs_batch} overlap",
     )
-    result = (
-        x.dtype
-        if call.attrs["preferred_dtype"] is None
-        else dtype("dot_general", call.attrs, NUMERIC, "preferred_dtype")
-    )
-    require(
-        result.kind == x.dtype.kind or (result.is_integer and x.dtype.is_integer),
-        f"dot_general: preferred_dtype {result} is of another kind than the operands' {x.dtype}",
-    )
+    result = result_dtype("dot_general", call.attrs, x.dtype)
     batch = tuple(x.shape[d] for d in lhs_batch)
     return (
         TensorType(
