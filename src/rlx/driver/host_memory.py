@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from rlx.driver.backend import MemoryBackend, MemoryKind
+from rlx.driver.huge_pages import HUGE_PAGE
 from rlx.driver.layout import array_at
 
-HUGE_PAGE = 2 << 20
 _MAPPED = 1 << 20  # allocations from this size on are mappings
 
 

@@ -6,9 +6,10 @@ import gc
 import weakref
 
 import numpy as np
+import pytest
 
 from rlx.ir import GraphBuilder, TensorType
-from rlx.ir.dtypes import f32
+from rlx.ir.dtypes import f32, i32
 from rlx.options import Options
 from rlx.runtime import CompiledGraph, Session
 
@@ -37,3 +38,23 @@ def test_a_matrix_that_setup_packed_is_let_go_and_a_weight_that_runs_read_is_kep
     assert kept() is not None
     for _ in range(2):
         np.testing.assert_allclose(program.run({"x": x})["y"], expected, atol=1e-4)
+
+
+def test_a_large_weight_that_runs_read_as_it_is_lies_in_huge_pages_and_one_that_they_pick_rows_of_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "rlx.backends.cpu.executable.ask_for_huge_pages", lambda address, nbytes: asked.append((address, nbytes))
+    )
+    streamed, gathered = (np.ones((8192, 512), np.float32) for _ in range(2))
+    b = GraphBuilder("head")
+    x = b.input("x", TensorType((1, 512), f32))
+    row = b.input("row", TensorType((1, 1), i32))
+    maps = {"offset_dims": (1,), "collapsed_slice_dims": (0,), "start_index_map": (0,), "slice_sizes": (1, 512)}
+    total = b.binary("add", x, b.emit("gather", b.parameter("table", gathered), row, **maps))
+    y = b.emit("dot_general", total, b.parameter("w", streamed), lhs_contract=(1,), rhs_contract=(1,))
+    program = Session("cpu", Options(cache=False)).compile(b.build({"y": y}))
+    feeds = {"x": np.zeros((1, 512), np.float32), "row": np.array([[3]], np.int32)}
+    np.testing.assert_allclose(program.run(feeds)["y"], np.full((1, 8192), 512))
+    assert asked == [(streamed.ctypes.data, streamed.nbytes)]

@@ -33,9 +33,13 @@ from rlx.backends.cpu.walker import ARENA, FIRST_ARGUMENT, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.driver.fork import renew_in_child
 from rlx.driver.host_memory import ARRAY_POINTER_AT, array_address
+from rlx.driver.huge_pages import ask_for_huge_pages
 from rlx.errors import DriverError
 from rlx.ir import TensorType, dtypes
 from rlx.options import Options
+
+#: Bytes from which on an array is not read from a cache.
+_LARGE = 8 << 20
 
 
 class CpuExecutable:
@@ -89,8 +93,8 @@ class CpuExecutable:
         """Give the weights, by name. Runs the setup.
 
         Those that runs read are kept, not copied, and must not change afterwards; those of which setup alone makes
-        something (matrices that it packs) are let go. Arrays have the declared shapes and dtypes (the session checks
-        them).
+        something (matrices that it packs) are let go. Large ones that runs read from end to end are brought into huge
+        pages where they lie. Arrays have the declared shapes and dtypes (the session checks them).
         """
         given = [parameters[name] for name in self.parameters]
         arrays = [_aligned(array) for array in given]
@@ -98,7 +102,11 @@ class CpuExecutable:
         self._prepare(arrays, given)
         read = set(self._steps.relocations[:, 1].tolist())
         first = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
-        self._bound = [array for base, array in enumerate(arrays, first) if base in read]
+        kept = {base: array for base, array in enumerate(arrays, first) if base in read}
+        for base, array in kept.items():
+            if array.nbytes >= _LARGE and self._steps.streams(base, array.nbytes):
+                ask_for_huge_pages(array.ctypes.data, array.nbytes)
+        self._bound = list(kept.values())
         self._ready = True
 
     def _prepare(self, parameters: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> None:

@@ -40,6 +40,8 @@ ARENA, PERSISTENT, FIRST_ARGUMENT = 0, 1, 2
 SLICE_NS = 50_000_000
 #: A thread is worth starting on a launch for this many nanoseconds of its own work.
 GRAIN_NS = 2_500
+#: Bytes in a nanosecond that no memory gives a launch.
+MOST_READ = 64
 #: Chunks that a thread's share is cut into, at least and at most: others take those that are left when the thread was
 #: put aside. Between the two a chunk takes CHUNK_NS.
 CHUNKS, MOST_CHUNKS = 4, 16
@@ -130,6 +132,12 @@ class BoundProgram:
         twin.state_address = twin.state.ctypes.data
         renew_in_child(twin)
         return twin
+
+    def streams(self, base: int, nbytes: int) -> bool:
+        """Whether a launch is long enough to read all `nbytes` bytes at this base, as a gather of some rows is not."""
+        slots = self.relocations[self.relocations[:, 1] == base, 0]
+        readers = self.records[np.searchsorted(self.records[:, 2], slots, side="right") - 1]
+        return bool((readers[:, 5] * MOST_READ >= nbytes).any())
 
     def run(self) -> None:
         """Run to the end, coming back between kernels now and then so that signals are served."""
