@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import resnet50_model
@@ -18,19 +19,19 @@ def feeds() -> dict[str, np.ndarray]:
     return {"image": resnet50_model.image()}
 
 
-def rlx(threads: int, *, convolution: str = "direct") -> Run:
-    return systems.rlx_onnx(resnet50_model.save_onnx, feeds(), "logits", threads, convolution=convolution)
+def rlx(threads: int, **options: Any) -> Run:
+    return systems.rlx_onnx(resnet50_model.save_onnx, feeds(), "logits", threads, **options)
 
 
 def onnxruntime(threads: int) -> Run:
     return systems.onnxruntime(resnet50_model.save_onnx, feeds(), "logits", threads)
 
 
-def openvino(threads: int) -> Run:
-    return systems.openvino(resnet50_model.save_onnx, feeds(), "logits", threads)
+def openvino(threads: int, *, precision: str = "f32") -> Run:
+    return systems.openvino(resnet50_model.save_onnx, feeds(), "logits", threads, precision=precision)
 
 
-def pytorch(threads: int, *, compiled: bool = False) -> Run:
+def pytorch(threads: int, *, compiled: bool = False, narrow: bool = False) -> Run:
     import torch
 
     torch.set_num_threads(threads)
@@ -39,8 +40,8 @@ def pytorch(threads: int, *, compiled: bool = False) -> Run:
     function = inductor.compiled(network) if compiled else network
 
     def run() -> np.ndarray:
-        with torch.inference_mode():
-            return function(image).numpy()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            return function(image).float().numpy()
 
     return run
 
@@ -72,5 +73,22 @@ WORKLOADS = [
         nbytes=4.0 * PARAMETERS,
         note="The limit is that of direct convolutions; Winograd's do fewer multiplications, so they may pass it. "
         "RLX uses them only where `Options(convolution=...)` allows it.",
-    )
+    ),
+    Workload(
+        name="resnet50-bf16",
+        title="ResNet-50 in bf16, batch 1",
+        systems={
+            "RLX": partial(rlx, precision="bf16"),
+            "OpenVINO": partial(openvino, precision="bf16"),
+            "PyTorch, autocast": partial(pytorch, narrow=True),
+            "PyTorch, f32": pytorch,
+        },
+        judge="PyTorch, f32",
+        tolerance=5e-2,
+        flops=float(resnet50_model.FLOPS),
+        nbytes=2.0 * PARAMETERS,
+        factors="bf16",
+        note="RLX's products and convolutions take bf16 factors and sum in f32, the first convolution's are f32; all "
+        "between them is f32. The others keep bf16 between layers too.",
+    ),
 ]

@@ -67,9 +67,9 @@ class Options:
         of them, all different. The first is for the caller's thread, which RLX leaves where it is and never binds; the
         workers are bound to the others, and so stay out of its way. None: the system chooses. Results do not depend on
         it. Refused by devices without such threads.
-    precision: "f32": every op computes in the dtype that the model names. "bf16": products of activations with weights
-        take their operands rounded to bf16 and sum in f32. "int8-dynamic": they take them in 8 bits, scaled by rows and
-        by columns, and sum exactly. See `rlx.passes.precision`; only "f32" is ever the default.
+    precision: "f32": every op computes in the dtype that the model names. "bf16": products and convolutions of
+        activations with weights take their operands rounded to bf16 and sum in f32. "int8-dynamic": products take them
+        in 8 bits, scaled by rows and by columns, and sum exactly. See `rlx.passes.precision`; only "f32" is ever the default.
     convolution: "direct": each output is the sum of its products. "winograd-2x2", "winograd-4x4": f32 convolutions of
         3 x 3 may be computed in tiles of up to so many outputs by Winograd's minimal filtering, where that is faster:
         with fewer products, other rounding errors, and NaN around what is not finite. See docs/backends.md; only

@@ -1,9 +1,10 @@
 """Precision policies: what a user may trade for speed, by name, as a change of the graph.
 
 A policy changes products of activations with weights: each `dot_general` of two f32 operands, one of which depends on
-parameters and constants alone. All else stays as it is: products of two activations, convolutions, norms, the results'
-dtype. The rewritten graph says exactly what is computed, so that every backend, and the reference interpreter, gives it
-the same meaning.
+parameters and constants alone; bf16 also each `conv_general` of one group and at least 8 channels with such weights.
+All else stays as it is: products of two activations, other convolutions (the first of a model for images, depthwise
+and grouped ones), norms, the results' dtype. The rewritten graph says exactly what is computed, so that every backend,
+and the reference interpreter, gives it the same meaning.
 
 bf16: both operands are rounded to bf16, to nearest even, and summed in f32.
     Error: an operand moves by at most 2^-8 of itself (half of bf16's spacing of 2^-7), so a product's sum by at most
@@ -27,6 +28,8 @@ from rlx.passes.rewrite import Rewriter, rewrite
 
 #: The largest i8 that steps are counted up to, and the least value that a row's greatest is taken for.
 _LARGEST, _LEAST = 127.0, 2.0**-100
+#: Channels from which on convolutions are rounded: fewer do not fill the instructions that multiply pairs.
+_CHANNELS = 8
 #: Ops beneath which rounding moves: whatever computes the value can round it as it stores it.
 _VIEWS = frozenset({"reshape", "transpose"})
 
@@ -50,15 +53,22 @@ class _Policy:
         """What the policy puts in a product's place; None to keep it."""
         raise NotImplementedError
 
+    def convolution(self, rewriter: Rewriter, node: Node) -> Value | None:
+        """What the policy puts in the place of a convolution with static weights; None to keep it."""
+        return None
+
     def visit(self, rewriter: Rewriter, node: Node) -> tuple[Value, ...] | None:
         static = self.static.issuperset(node.inputs) and node.op != "custom_call" and not node.regions
         if static:
             self.static.update(node.outputs)
-        if node.op != "dot_general" or static or self.static.isdisjoint(node.inputs):
+        if node.op not in ("dot_general", "conv_general") or static or self.static.isdisjoint(node.inputs):
             return None
         if any(v.type.dtype is not f32 for v in (*node.inputs, node.output)):
             return None
-        found = self.product(rewriter, node)
+        if node.op == "dot_general":
+            found = self.product(rewriter, node)
+        else:
+            found = self.convolution(rewriter, node) if node.inputs[1] in self.static else None
         return None if found is None else (found,)
 
 
@@ -88,7 +98,11 @@ class _Rounder(_Policy):
     def product(self, rewriter: Rewriter, node: Node) -> Value:
         operands = [self._rounded(rewriter, v) for v in node.inputs]
         attrs: Any = {**node.attrs, "preferred_dtype": f32}
-        return rewriter.emit("dot_general", *operands, **attrs)
+        return rewriter.emit(node.op, *operands, **attrs)
+
+    def convolution(self, rewriter: Rewriter, node: Node) -> Value | None:
+        taken = node.attrs["groups"] == 1 and node.inputs[0].type.sizes[1] >= _CHANNELS
+        return self.product(rewriter, node) if taken else None
 
     def _rounded(self, rewriter: Rewriter, value: Value) -> Value:
         """`value` in bf16, rounded before the views that lead to it."""

@@ -67,6 +67,7 @@ class KernelRunner:
 
         def run(arrays: Sequence[np.ndarray], ranges: Sequence[tuple[int, int]] | None = None) -> None:
             scratch = Guarded(-(-kernel.scratch_bytes // 64) * 64)
+            scratch.bytes[:] = 0xFF  # NaN in every float
             places = [Guarded(a.nbytes) for a in arrays]
             for place, array in zip(places, arrays, strict=True):
                 place.bytes[:] = array.reshape(-1).view(np.uint8)

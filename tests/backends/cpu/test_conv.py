@@ -11,6 +11,9 @@ import pytest
 from convolution_cases import Case, channels_last, contiguous, direct, epilogue_for, strided
 
 from rlx.backends.cpu.matrix import CpuTemplates
+from rlx.codegen.llvm.module import emit_kernel, new_module
+from rlx.codegen.llvm.object import assembly
+from rlx.codegen.target import PRESETS
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
 
@@ -192,6 +195,39 @@ def test_other_dtypes(runner, dtype: DType, acc: DType) -> None:
     for constant in (False, True):
         check(runner, Case(1, 3, 17, (9, 20), (3, 3), padding=SAME, dtype=dtype, acc=acc, constant=constant))
     check(runner, Case(1, 3, 3, (9, 20), (3, 3), padding=SAME, groups=3, dtype=dtype, acc=acc))
+
+
+PAIRS = [
+    Case(1, 65, 33, (14, 9), (3, 3), padding=SAME),
+    Case(1, 130, 20, (10, 11), (1, 1), strides=(2, 3)),
+    Case(1, 64, 16, (9, 10), (3, 1), rhs=(2, 1), strides=(1, 2), padding=((2, 0), (0, 0))),
+]
+
+
+@pytest.mark.parametrize("case", [c for c in LAST + PAIRS if c.dtype is dtypes.f32], ids=str)
+def test_pairs_of_bf16_channels_agree_with_float64(bf16_runner, case: Case) -> None:
+    case = replace(case, dtype=dtypes.bf16)
+    check(bf16_runner, case, extra=True, split=3, last=True)
+    check(bf16_runner, replace(case, x_strides=channels_last(case.x_sizes)), split=2, last=True)
+
+
+def test_pixels_an_odd_number_of_channels_apart_are_copied_into_pairs(bf16_runner) -> None:
+    case = Case(1, 16, 33, (9, 10), (1, 1), dtype=dtypes.bf16)
+    check(bf16_runner, replace(case, x_strides=(9 * 10 * 17, 1, 10 * 17, 17)), last=True)
+    check(bf16_runner, replace(case, x_strides=(9 * 171, 1, 171, 17)), last=True)
+
+
+@pytest.mark.parametrize("channels", [16, 17])
+def test_convolutions_of_bf16_multiply_pairs(channels: int) -> None:
+    target = PRESETS["avx512_bf16"]
+    case = Case(1, channels, 32, (9, 14), (3, 3), padding=SAME, dtype=dtypes.bf16)
+    kernels = CpuTemplates(target).conv(case.spec(), epilogue_for(case, False, last=True))
+    assert kernels is not None and kernels.packed_nbytes == 9 * 9 * 32 * 4 - (channels == 16) * 9 * 32 * 4
+    assert kernels.compute.cost.factors == "bf16"
+    module = new_module(target)
+    emit_kernel(module, "conv", kernels.compute, target)
+    text = assembly(module, target)
+    assert "vdpbf16ps" in text and "vfmadd" not in text
 
 
 def test_infinity_beside_padding_makes_no_nan(runner) -> None:

@@ -10,7 +10,7 @@ from rlx.backends.cpu.backend import CpuBackend
 from rlx.backends.cpu.host import PRECISION_FLAGS, cpu_flags, request_tiles, resolve_target, supported_targets
 from rlx.ir import GraphBuilder, TensorType
 from rlx.ir.dtypes import f32
-from rlx.ir.graph import Graph
+from rlx.ir.graph import Graph, Value
 from rlx.ir.interpret import interpret
 from rlx.options import OptionError
 from rlx.passes import optimize
@@ -44,6 +44,44 @@ def test_a_program_computes_what_the_policy_says_on_every_target(target: str) ->
     np.testing.assert_allclose(got, meant, rtol=0, atol=2.0**-8 * scale)
     np.testing.assert_allclose(got, exact, rtol=0, atol=2.0**-5 * scale)
     assert np.abs(got - exact).max() > 1e-5 * scale, "nothing was rounded"
+
+
+def convolved(rng: np.random.Generator) -> Graph:
+    """x [2, 9, 13, 11] through convolutions of odd sizes: strided and dilated, of one position, grouped, a residual."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType((2, 9, 13, 11), f32))
+
+    def conv(x: Value, w: tuple[int, ...], strides=(1, 1), padding=((1, 1), (1, 1)), rhs=(1, 1), groups: int = 1):
+        weights = b.parameter(f"w{w}", (rng.standard_normal(w) * (w[1] * w[2] * w[3]) ** -0.5).astype(np.float32))
+        attrs = {"strides": strides, "padding": padding, "lhs_dilation": (1, 1), "rhs_dilation": rhs}
+        return b.emit("conv_general", x, weights, groups=groups, **attrs)
+
+    y = b.emit("tanh", conv(x, (33, 9, 3, 3)))
+    y = b.emit("tanh", conv(y, (48, 33, 3, 3), strides=(2, 1), rhs=(1, 2)))
+    z = b.emit("relu", b.emit("add", conv(y, (48, 48, 1, 1), padding=((0, 0), (0, 0))), y))
+    wide = conv(b.emit("tanh", conv(z, (48, 24, 3, 3), groups=2)), (40, 48, 1, 1), (2, 2), ((0, 0), (0, 0)))
+    return b.build([wide, z])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_convolutions_compute_what_the_policy_says_on_every_target(target: str) -> None:
+    rng = np.random.default_rng(15)
+    graph = convolved(rng)
+    x = rng.standard_normal((2, 9, 13, 11)).astype(np.float32)
+    rounded = optimize(graph, precision="bf16")
+    assert sorted(n.inputs[0].type.dtype.name for n in rounded.nodes if n.op == "conv_general") == ["bf16"] * 4 + [
+        "f32"
+    ]
+    meant = interpret(rounded, {"x": x}).values()
+    exact = interpret(graph, {"x": x}).values()
+    options = Options(precision="bf16", target=target, cache=False, threads=2)
+    got = Session("cpu", options).compile(graph)(x=x).values()
+    for a, m, e in zip(got, meant, exact, strict=True):
+        scale = np.abs(e).max()
+        # as above: an element of an inner layer may be tipped to the next bf16
+        np.testing.assert_allclose(a, m, rtol=0, atol=2.0**-8 * scale)
+        np.testing.assert_allclose(a, e, rtol=0, atol=2.0**-5 * scale)
+        assert np.abs(a - e).max() > 1e-5 * scale, "nothing was rounded"
 
 
 def test_thread_counts_give_the_same_bits() -> None:

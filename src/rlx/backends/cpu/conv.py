@@ -14,7 +14,14 @@ from typing import Any
 from llvmlite import ir
 
 from rlx.backends.cpu.conv_phases import Phases, splits_into_phases
-from rlx.backends.cpu.conv_pixels import PixelKernel, PixelPlan, is_channels_last, pixel_kernel, plane_of
+from rlx.backends.cpu.conv_pixels import (
+    PixelKernel,
+    PixelPlan,
+    channels_together,
+    is_channels_last,
+    pixel_kernel,
+    plane_of,
+)
 from rlx.backends.cpu.conv_schedule import Pixels
 from rlx.backends.cpu.depthwise import depthwise_kernel, takes
 from rlx.backends.cpu.depthwise_pixels import DepthwisePixels
@@ -61,7 +68,7 @@ def pixels_of(target: Target, spec: ConvSpec, epilogue: Epilogue, convolution: C
     """What a plan is chosen for, where pixels by features are how a spec is computed; else None."""
     if not _is_taken(spec) or not is_channels_last(spec, epilogue) or spec.groups != 1:
         return None
-    plane = plane_of(spec)
+    plane = plane_of(spec, channels_together(target, spec))
     by_pixels = not (takes(spec) and spec.x.strides[1] == 1) and not plan_winograd(target, spec, plane, convolution)
     return Pixels(target, spec, plane) if by_pixels else None
 
@@ -93,7 +100,7 @@ def conv_kernels(
         if takes(spec) and spec.x.strides[1] == 1:
             return _depthwise_channels_last(target, spec, epilogue)
         if spec.groups == 1:
-            plane = plane_of(spec)
+            plane = plane_of(spec, channels_together(target, spec))
             winograd = plan_winograd(target, spec, plane, convolution)
             if winograd:
                 return channels_last_kernels(target, WinogradKernel(target, spec, epilogue, plane, winograd))
@@ -215,6 +222,7 @@ def conv_cost(spec: ConvSpec, epilogue: Epilogue) -> Cost:
             + spec.features * depth * spec.w_dtype.itemsize
             + elements * sum(s.memory.dtype.itemsize for s in epilogue.stores)
         ),
+        factors=spec.x_dtype.name if spec.x_dtype is spec.w_dtype else "f32",
     )
 
 

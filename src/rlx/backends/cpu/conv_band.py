@@ -2,7 +2,8 @@
 
 A band is the input of some output rows. In place, a pixel's channels must be neighbours and no kernel position may fall
 outside the image. Copied, pixels lie in scratch memory channels last, zeros where the image has none, at distances that
-do not crowd into few sets of the first-level cache; any strides and dtype can be copied from.
+do not crowd into few sets of the first-level cache; any strides and dtype can be copied from. Where a multiply-add
+takes several neighbouring channels at once, they are a word: a copied pixel's last word is filled with zeros.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Plane:
     """A convolution over two spatial dimensions, as bands see it; y before x everywhere.
 
     strides: of x over (N, y, x, channel). Others as in ConvSpec.
+    source, dtype: of the image, and of what tiles read. together: channels of a word.
     """
 
     name: str
@@ -41,6 +43,12 @@ class Plane:
     steps: tuple[int, int]
     low: tuple[int, int]
     dilation: tuple[int, int]
+    together: int = 1
+
+    @property
+    def words(self) -> int:
+        """Words of one pixel."""
+        return -(-self.channels // self.together)
 
     def reach(self, axis: int, out: int) -> int:
         """Input positions that `out` output positions span."""
@@ -51,9 +59,15 @@ class Plane:
         """Whether no kernel position falls outside the image."""
         return all(self.low[a] <= 0 and self.reach(a, self.out[a]) - self.low[a] <= self.size[a] for a in range(2))
 
+    @property
+    def holds_words(self) -> bool:
+        """Whether pixels lie in memory as whole words, channels as neighbours."""
+        apart = (self.channels, self.strides[1], self.strides[2])
+        return self.source is self.dtype and self.strides[3] == 1 and all(n % self.together == 0 for n in apart)
+
 
 class Band(Protocol):
-    """row, pixel: elements between the inputs of neighbouring output rows and pixels. walk: see PixelTile."""
+    """row, pixel: words between the inputs of neighbouring output rows and pixels. walk: see PixelTile."""
 
     @property
     def row(self) -> int: ...
@@ -80,11 +94,11 @@ class BandInPlace:
 
     @property
     def row(self) -> int:
-        return self.plane.strides[1] * self.plane.steps[0]
+        return self.plane.strides[1] * self.plane.steps[0] // self.plane.together
 
     @property
     def pixel(self) -> int:
-        return self.plane.strides[2] * self.plane.steps[1]
+        return self.plane.strides[2] * self.plane.steps[1] // self.plane.together
 
     @property
     def walk(self) -> tuple[tuple[int, int], ...]:
@@ -92,7 +106,7 @@ class BandInPlace:
 
     def begin(self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, row: ir.Value, fresh: ir.Value) -> ir.Value:
         n, y, x, _ = self.plane.strides
-        offset = e.integer_add(e.integer_mul(image, I64(n)), e.integer_mul(row, I64(self.row)))
+        offset = e.integer_add(e.integer_mul(image, I64(n)), e.integer_mul(row, I64(y * self.plane.steps[0])))
         offset = e.integer_add(offset, I64(-self.plane.low[0] * y - self.plane.low[1] * x))
         return e.element_pointer(e.args[self.plane.name], self.plane.dtype, offset)
 
@@ -108,7 +122,7 @@ class BandCopied:
     @property
     def _distance(self) -> int:
         """Elements from input pixel to input pixel."""
-        channels = self.plane.channels
+        channels = self.plane.words * self.plane.together
         return channels if spreads(channels * self.plane.steps[1], self.plane.dtype) else channels + self.lanes
 
     @property
@@ -126,11 +140,11 @@ class BandCopied:
 
     @property
     def row(self) -> int:
-        return self._pitch * self.plane.steps[0]
+        return self._pitch * self.plane.steps[0] // self.plane.together
 
     @property
     def pixel(self) -> int:
-        return self._distance * self.plane.steps[1]
+        return self._distance * self.plane.steps[1] // self.plane.together
 
     @property
     def walk(self) -> tuple[tuple[int, int], ...]:
@@ -158,8 +172,11 @@ class BandCopied:
             into = e.element_pointer(scratch, plane.dtype, e.integer_mul(line, I64(self._pitch)))
             with b.if_else(b.icmp_unsigned("<", at, I64(plane.size[0]))) as (inside, outside):
                 with inside:
-                    self._zero(e, into, 0, left * self._distance)
-                    self._zero(e, into, (left + count) * self._distance, self._pitch)
+                    if plane.channels % plane.together:
+                        self._zero(e, into, 0, self._pitch)
+                    else:
+                        self._zero(e, into, 0, left * self._distance)
+                        self._zero(e, into, (left + count) * self._distance, self._pitch)
                     if count:
                         offset = e.integer_add(origin, e.integer_mul(at, I64(y)))
                         offset = e.integer_add(offset, I64(begin * x))
@@ -241,8 +258,11 @@ def spreads(distance: int, dtype: DType) -> bool:
 
 
 def _walk(plane: Plane, row: int, pixel: int) -> tuple[tuple[int, int], ...]:
-    """The loops over kernel positions and channels; neighbours that one step describes are one loop."""
-    channel = (plane.channels, 1)
+    """The loops over kernel positions and words, from elements from row to row and from pixel to pixel; neighbours that
+    one step describes are one loop.
+    """
+    row, pixel = row // plane.together, pixel // plane.together
+    channel = (plane.words, 1)
     loops = [(plane.kernel[0], plane.dilation[0] * row), (plane.kernel[1], plane.dilation[1] * pixel), channel]
     merged: list[tuple[int, int]] = []
     for count, step in loops:

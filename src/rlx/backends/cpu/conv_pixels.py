@@ -6,9 +6,10 @@
             sums = weights of the panel times the pixels' inputs            (conv_tile)
             run the epilogue over the sums, a vector of features at a time
 
-Weights are packed once, in setup: for each panel of features a row a kernel position and channel. A panel
-stays in the second-level cache while all pixels of a band meet it, and the band stays there for all panels. The order
-of sums depends on nothing but the convolution (conv_tile), so any split of the grid gives the same bits.
+Weights are packed once, in setup: for each panel of features a row a kernel position and channel, or word of channels
+(see `gemm_tile`). A panel stays in the second-level cache while all pixels of a band meet it, and the band stays there
+for all panels. The order of sums depends on nothing but the convolution (conv_tile), so any split of the grid gives the
+same bits.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from llvmlite import ir
 from rlx.backends.cpu.conv_band import Band, BandCopied, BandInPlace, Plane, spreads
 from rlx.backends.cpu.conv_epilogue import PixelBlock, PixelWriter
 from rlx.backends.cpu.conv_tile import LINE, PixelTile, pixel_tile_function
-from rlx.backends.cpu.gemm_pack import pack_panel
-from rlx.backends.cpu.gemm_tile import registers
+from rlx.backends.cpu.gemm_pack import pack_panel, pack_words
+from rlx.backends.cpu.gemm_tile import registers, words_of_products
 from rlx.backends.cpu.gemm_view import MatrixView, dims, split_index
 from rlx.backends.cpu.pixel_convolution import PixelConvolution
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
@@ -98,8 +99,16 @@ def is_channels_last(spec: ConvSpec, epilogue: Epilogue) -> bool:
     )
 
 
-def plane_of(spec: ConvSpec) -> Plane:
-    """The convolution over two dimensions; where a kernel of one position skips pixels, the view does instead."""
+def channels_together(target: Target, spec: ConvSpec) -> int:
+    """How many neighbouring channels one multiply-add takes."""
+    return words_of_products(target, spec.x_dtype, spec.acc_dtype) if spec.x_dtype is spec.w_dtype else 1
+
+
+def plane_of(spec: ConvSpec, together: int = 1) -> Plane:
+    """The convolution over two dimensions; where a kernel of one position skips pixels, the view does instead.
+
+    together: channels of a word, which hold the image's elements as they are.
+    """
     strides = [s for s in spec.x.strides if isinstance(s, int)]
     missing = 2 - len(spec.out)
     space = [0] * missing + strides[2:]
@@ -115,7 +124,7 @@ def plane_of(spec: ConvSpec) -> Plane:
     return Plane(
         spec.x.name,
         spec.x_dtype,
-        spec.acc_dtype,
+        spec.acc_dtype if together == 1 else spec.x_dtype,
         channels,
         (strides[0], space[0], space[1], strides[1] if channels > 1 else 1),
         _pair(size),
@@ -124,6 +133,7 @@ def plane_of(spec: ConvSpec) -> Plane:
         _pair(steps),
         _pair(low),
         _pair(dilation),
+        together,
     )
 
 
@@ -141,7 +151,8 @@ class PixelKernel(PixelConvolution):
 
     @property
     def depth(self) -> int:
-        return self.plane.channels * prod(self.plane.kernel)
+        """Words, and rows of weights, of one sum."""
+        return self.plane.words * prod(self.plane.kernel)
 
     @property
     def width(self) -> int:
@@ -184,7 +195,7 @@ class PixelKernel(PixelConvolution):
             args=(spec.w, packed),
             grid=self.panels,
             identity=f"pack_pixels {self.target.name} {spec.w_dtype}->{self.dtype} {spec.features}"
-            f"x{self.plane.channels}x{spec.kernel} {spec.w.strides} {self.width}",
+            f"x{self.plane.channels}x{spec.kernel} {spec.w.strides} {self.width} {self.plane.together}",
             emit=self._emit_pack,
             cost=Cost(bytes=2.0 * self.packed_bytes),
         )
@@ -203,8 +214,11 @@ class PixelKernel(PixelConvolution):
                     offset = e.integer_add(offset, e.integer_mul(place, I64(stride)))
                 outer = e.args[spec.w.name]
                 e.args[spec.w.name] = e.element_pointer(outer, spec.w_dtype, offset)
-                to = e.element_pointer(into, self.dtype, e.integer_mul(tap, I64(channels * self.width)))
-                pack_panel(e, view, self.dtype, self.width, I64(0), first, to)
+                to = e.element_pointer(into, self.dtype, e.integer_mul(tap, I64(self.plane.words * self.width)))
+                if self.plane.together > 1:
+                    pack_words(e, view, self.plane.together, self.width, I64(0), first, to)
+                else:
+                    pack_panel(e, view, self.dtype, self.width, I64(0), first, to)
                 e.args[spec.w.name] = outer
 
     # -- the convolution -----------------------------------------------------------------------------------------
@@ -263,7 +277,8 @@ class PixelKernel(PixelConvolution):
         row = self.band.row if rows > 1 else 0
         column = self.band.pixel if columns > 1 else 0
         ahead = self.packed_bytes > self.target.l2 // 2
-        tile = PixelTile(self.dtype, rows, row, columns, column, self.plan.vectors, self.band.walk, ahead)
+        factors = self.plane.dtype if self.plane.together > 1 else None
+        tile = PixelTile(self.dtype, rows, row, columns, column, self.plan.vectors, self.band.walk, ahead, factors)
         later = self._later(e, weights, y, x) if ahead else weights
         e.builder.call(pixel_tile_function(e.module, self.target, tile), [begin, weights, e.scratch, later])
 
@@ -279,16 +294,11 @@ class PixelKernel(PixelConvolution):
 
 def pixel_kernel(target: Target, spec: ConvSpec, epilogue: Epilogue, plan: PixelPlan | None = None) -> PixelKernel:
     """The kernel under a plan, or under the best by a model of cycles; and how its bands find their input."""
-    plane, dtype = plane_of(spec), spec.acc_dtype
-    lanes = target.lanes(dtype.bits)
+    plane = plane_of(spec, channels_together(target, spec))
     if plan is None:
         plan = plan_tile(target, spec, plane, choose_tile(target, spec, plane))
-    in_place = (
-        plane.is_inside
-        and plane.source is plane.dtype
-        and plane.strides[3] == 1
-        and spreads(plane.strides[2] * plane.steps[1], dtype)
-    )
+    in_place = plane.is_inside and plane.holds_words and spreads(plane.strides[2] * plane.steps[1], plane.dtype)
+    lanes = target.lanes(plane.dtype.bits)
     found: Band = BandInPlace(plane) if in_place else BandCopied(plane, plan.band, lanes)
     return PixelKernel(target, spec, epilogue, plane, plan, found)
 
@@ -306,9 +316,8 @@ def choose_tile(target: Target, spec: ConvSpec, plane: Plane) -> tuple[int, int,
 def plan_tile(target: Target, spec: ConvSpec, plane: Plane, tile: tuple[int, int, int]) -> PixelPlan:
     """The plan for a tile: bands that stay in the second-level cache, and even shares for threads."""
     rows, columns, vectors = tile
-    dtype = spec.acc_dtype
-    panels = -(-spec.features // (vectors * target.lanes(dtype.bits)))
-    line = plane.reach(1, plane.out[1]) * plane.channels * plane.steps[0] * dtype.itemsize
+    panels = -(-spec.features // (vectors * target.lanes(spec.acc_dtype.bits)))
+    line = plane.reach(1, plane.out[1]) * plane.channels * plane.steps[0] * plane.dtype.itemsize
     most = max(rows, target.l2 // 4 // line // rows * rows)
     band, block = _choose_items(spec, plane, most, rows, panels)
     return PixelPlan(rows, columns, vectors, band, block)
@@ -323,7 +332,7 @@ def tile_costs(target: Target, spec: ConvSpec, plane: Plane) -> Iterator[tuple[f
     """Every tile worth a thought, with its cost."""
     height, width = plane.out
     features, lanes = spec.features, target.lanes(spec.acc_dtype.bits)
-    depth = plane.channels * prod(plane.kernel)
+    depth = plane.words * prod(plane.kernel)
 
     def tile(pixels: int, vectors: int) -> float:
         step = max(pixels * vectors, _CHAINS) + _BROADCAST * pixels + _WEIGHTS * vectors

@@ -1,9 +1,10 @@
 """The register tile of channels-last convolutions: a rectangle of output pixels by vectors of output features.
 
-The tile walks the kernel positions and, in each, a run of input channels: one element a pixel is broadcast, one packed
-row of weights is loaded, all sums are updated. Pixels, kernel positions and channels lie at constant distances from
-each other, so each access is one displacement from two moving pointers, whatever the strides and the dilation. Where
-the next tile's input lies behind this one's, as in kernels of one position, each step asks for a part of it.
+The tile walks the kernel positions and, in each, a run of input channels: one word a pixel is broadcast, one packed
+row of weights is loaded, all sums are updated. A word is an element, or a pair of bf16 (see `gemm_tile`). Pixels,
+kernel positions and channels lie at constant distances from each other, so each access is one displacement from two
+moving pointers, whatever the strides and the dilation. Where the next tile's input lies behind this one's, as in
+kernels of one position, each step asks for a part of it.
 
 Order of sums: kernel positions in row-major order, channels ascending within each; one fused (on targets without the
 instruction: separate) multiply and add a step. It depends on nothing else.
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
+from rlx.backends.cpu.gemm_tile import multiply_add
 from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, constant, register_type
 from rlx.codegen.llvm.values import ValueEmitter, function_attributes
 from rlx.codegen.target import Target
@@ -29,11 +31,12 @@ LINE = 64
 
 @dataclass(frozen=True)
 class PixelTile:
-    """What one tile function is made for; steps count elements.
+    """What one tile function is made for; steps count words, which are as large as the sums' elements.
 
     rows, row_step, columns, column_step: the rectangle of pixels, and the input's distance between neighbours in it.
     walk: (count, step) of the loops over kernel positions and channels, outermost first.
     ahead: the tile asks for weights that are needed later, a cache line a step.
+    factors: what words hold pairs of; None where they are elements of `dtype`.
     """
 
     dtype: DType
@@ -44,6 +47,7 @@ class PixelTile:
     vectors: int
     walk: tuple[tuple[int, int], ...]
     ahead: bool
+    factors: DType | None = None
 
     @property
     def offsets(self) -> list[int]:
@@ -52,7 +56,7 @@ class PixelTile:
 
     @property
     def run(self) -> int:
-        """Elements a step of the next tile's input, where that is one run of memory behind this tile's; else 0."""
+        """Words a step of the next tile's input, where that is one run of memory behind this tile's; else 0."""
         channels, step = self.walk[-1]
         lies_behind = len(self.walk) == 1 and step == 1 and self.rows == 1 and self.column_step == channels
         return self.columns if lies_behind else 0
@@ -60,8 +64,9 @@ class PixelTile:
     @property
     def name(self) -> str:
         walk = "_".join(f"{n}s{step}" for n, step in self.walk)
+        dtypes = f"{self.factors.name}_{self.dtype.name}" if self.factors else self.dtype.name
         return (
-            f"pixels_{self.dtype.name}_{self.rows}s{self.row_step}x{self.columns}s{self.column_step}"
+            f"pixels_{dtypes}_{self.rows}s{self.row_step}x{self.columns}s{self.column_step}"
             f"x{self.vectors}_{walk}{'_ahead' * self.ahead}"
         )
 
@@ -107,10 +112,12 @@ class _Emitter:
     def __init__(self, function: ir.Function, target: Target, tile: PixelTile) -> None:
         self.function = function
         self.tile = tile
-        self.element = register_type(tile.dtype)
+        self.element = register_type(tile.dtype) if tile.factors is None else I32
         self.lanes = target.lanes(tile.dtype.bits)
         self.vector = ir.VectorType(self.element, self.lanes)
+        self.sum = ir.VectorType(register_type(tile.dtype), self.lanes)
         self.size = tile.dtype.itemsize
+        self.align = (tile.factors or tile.dtype).itemsize
         self.values = ValueEmitter(function.module, ir.IRBuilder(function.append_basic_block("entry")), target)
 
     @property
@@ -119,7 +126,7 @@ class _Emitter:
 
     def emit(self) -> None:
         x, w, out, later = self.function.args
-        sums = [constant(self.vector, 0)] * (len(self.tile.offsets) * self.tile.vectors)
+        sums = [constant(self.sum, 0)] * (len(self.tile.offsets) * self.tile.vectors)
         behind = self._at(x, self.tile.columns * self.tile.column_step)
         state = self._walk(0, _State(x, w, later, behind, sums))
         for i, value in enumerate(state.sums):
@@ -180,9 +187,10 @@ class _Emitter:
             weights = [self._load(state.w, k * width + j * self.lanes) for j in range(vectors)]
             for pixel, offset in enumerate(self.tile.offsets):
                 pointer = self._at(state.x, k * step + offset)
-                one = self.values.splat(self.builder.load(pointer, align=self.size, typ=self.element), self.lanes)
+                one = self.values.splat(self.builder.load(pointer, align=self.align, typ=self.element), self.lanes)
                 for j, weight in enumerate(weights):
-                    sums[pixel * vectors + j] = self.values.fma(one, weight, sums[pixel * vectors + j])
+                    at = pixel * vectors + j
+                    sums[at] = multiply_add(self.values, one, weight, sums[at], self.tile.factors or self.tile.dtype)
         later = self._line(state.later, count) if self.tile.ahead else state.later
         behind = self._at(state.behind, count * self.tile.run)
         return _State(self._at(state.x, count * step), self._at(state.w, count * width), later, behind, sums)
