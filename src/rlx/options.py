@@ -69,7 +69,8 @@ class Options:
         it. Refused by devices without such threads.
     precision: "f32": every op computes in the dtype that the model names. "bf16": products and convolutions of
         activations with weights take their operands rounded to bf16 and sum in f32. "int8-dynamic": products take them
-        in 8 bits, scaled by rows and by columns, and sum exactly. See `rlx.passes.precision`; only "f32" is ever the default.
+        in 8 bits, scaled by rows and by columns, and sum exactly. See `rlx.passes.precision`; only "f32" is ever the
+        default.
     convolution: "direct": each output is the sum of its products. "winograd-2x2", "winograd-4x4": f32 convolutions of
         3 x 3 may be computed in tiles of up to so many outputs by Winograd's minimal filtering, where that is faster:
         with fewer products, other rounding errors, and NaN around what is not finite. See docs/backends.md; only
