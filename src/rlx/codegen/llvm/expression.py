@@ -205,14 +205,17 @@ class ExpressionEmitter(MemoryEmitter):
 
     def store_value(self, memory: Memory, index: tuple[Expr, ...], value: Value, mask: ir.Value | None = None) -> None:
         """memory[index] = value in every active lane where mask is true."""
-        lanes, active = self.frame.lanes, self.frame.active
+        lanes, active, first = self.frame.lanes, self.frame.active, self.frame.first
         moving = any(self.varies(e) for e in index)
         if lanes == 1 or not moving:
             self.store_one(self.address(memory, index), memory.dtype, value, mask)
             return
+        stride = self.stride_along(memory, index)
+        if stride == 1 and first is not None and mask is None and memory.name == self.frame.streamed:
+            self.store_first(self.address(memory, index), memory.dtype, real(value), lanes, first)
+            return
         if active is not None:
             mask = active if mask is None else self.builder.and_(self.splat(mask, lanes), active)
-        stride = self.stride_along(memory, index)
         if stride == 1:
             streamed = mask is None and memory.name == self.frame.streamed
             self.store_lanes(self.address(memory, index), memory.dtype, value, lanes, mask, streamed=streamed)

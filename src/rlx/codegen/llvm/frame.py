@@ -71,7 +71,8 @@ class Frame:
     env: name -> value or cell. definitions: name -> the index expression that it stands for.
     lanes, along, active: how many iterations of loop variable `along` run at once, and which of them count (None: all).
     varying: names whose values differ between lanes. partial: variables that collect a reduction across lanes.
-    streamed: a memory that is stored to in whole, aligned vectors, past the caches.
+    streamed: a memory that is stored to in whole, aligned vectors, past the caches. first: how many lanes count, where
+        it is the first of them (i64), in what goes before and after those vectors.
     """
 
     env: dict[str, Value | Cell]
@@ -82,6 +83,7 @@ class Frame:
     varying: frozenset[str] = frozenset()
     partial: frozenset[str] = frozenset()
     streamed: str | None = None
+    first: ir.Value | None = None
     parent: Frame | None = None
     stable: dict[tuple[int, bool], tuple[Expr, Value]] = field(default_factory=dict)
     volatile: dict[tuple[int, bool], tuple[Expr, Value]] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class Frame:
             self.varying,
             self.partial,
             self.streamed,
+            self.first,
             self,
         )
 

@@ -42,7 +42,7 @@ from rlx.codegen.llvm.body import (
 )
 from rlx.codegen.llvm.frame import Cell
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.streamed import iterations_before, streamed_store
+from rlx.codegen.llvm.streamed import fetch_torn_line, iterations_before, iterations_of_a_line, streamed_store
 from rlx.codegen.llvm.types import I64, Value, constant, dtype_constant, real
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
@@ -154,14 +154,17 @@ def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -
     unroll = loop.unroll if loop.unroll > 1 else interleaving(loop.body, crossing)
     if type(extent) is ir.Constant:
         unroll = max(1, min(unroll, extent.constant // lanes))
+    streamed = None if crossing else streamed_store(f, loop, extent, lanes)
+    if streamed is not None:
+        unroll = max(unroll, iterations_of_a_line(streamed) // lanes)
     partials = [{a.var.name: f.cell(f.splat_value(_identity(a), lanes)) for a in crossing} for _ in range(unroll)]
     masked = all(f.target.masks(bits) for bits in memory_bits(loop.body))
-    streamed = None if crossing else streamed_store(f, loop, extent, lanes)
     first: ir.Value = I64(0)
     if streamed is not None:
-        first = iterations_before(f, loop, streamed, extent, lanes)
+        fetch_torn_line(f, loop, streamed, extent)
+        first = iterations_before(f, loop, streamed, extent)
         if masked:
-            _masked(f, loop, I64(0), first, lanes, {})
+            _masked(f, loop, I64(0), first, lanes, {}, streamed)
         else:
             _one_by_one(f, loop, I64(0), first)
     full = _whole_part(f, first, extent, unroll * lanes)
@@ -175,7 +178,7 @@ def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -
         with f.loop(full, rest, lanes) as index:
             _lanes_body(f, loop, index, lanes, None, partials[0])
     if masked and not _equal(rest, extent):
-        _masked(f, loop, rest, extent, lanes, partials[0])
+        _masked(f, loop, rest, extent, lanes, partials[0], streamed)
     for accumulation in crossing:
         _combine_partials(f, accumulation, [p[accumulation.var.name] for p in partials])
     if not masked and not _equal(rest, extent):
@@ -183,12 +186,18 @@ def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -
 
 
 def _masked(
-    f: FunctionEmitter, loop: Loop, start: ir.Value, stop: ir.Value, lanes: int, partials: dict[str, Cell]
+    f: FunctionEmitter,
+    loop: Loop,
+    start: ir.Value,
+    stop: ir.Value,
+    lanes: int,
+    partials: dict[str, Cell],
+    streamed: Store | None,
 ) -> None:
     """Iterations from start to stop in vectors that count only as far as stop."""
     with f.loop(start, stop, lanes) as index:
         left = f.builder.sub(stop, index)
-        _lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials)
+        _lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials, streamed, left)
 
 
 def _one_by_one(f: FunctionEmitter, loop: Loop, start: ir.Value, stop: ir.Value) -> None:
@@ -205,9 +214,12 @@ def _lanes_body(
     mask: ir.Value | None,
     partials: dict[str, Cell],
     streamed: Store | None = None,
+    left: ir.Value | None = None,
 ) -> None:
     with f.lanes({loop.var: start}, lanes, loop.var, mask):
-        f.frame.streamed = None if streamed is None else streamed.memory.name
+        if streamed is not None:
+            f.frame.streamed = streamed.memory.name
+            f.frame.first = None if left is None else f.intrinsic("smin", left, I64(lanes))
         f.frame.env.update(partials)
         f.frame.varying |= partials.keys()
         f.frame.partial = frozenset(partials)

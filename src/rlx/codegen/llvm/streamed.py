@@ -3,8 +3,11 @@
 Writing through the caches reads each line before it is written, and drives out what others would have found there. A
 result that is too large to stay (`Memory.streamed`) is better sent to memory in whole vectors, which the instructions
 want aligned to their own size. Callers' arrays are aligned to their elements only, so a loop first runs the few
-iterations before the next aligned address by themselves. It does so only where iterations are independent: no sum
-changes its order, and every element has the same bits wherever the array begins.
+iterations before the next line by themselves, and ends likewise with the last whole line. It does so only where
+iterations are independent: no sum changes its order, and every element has the same bits wherever the array begins.
+
+The line that is torn between the end of one row and the beginning of the next is stored through the caches, and stores
+reach them in order: all that follow wait until it has come from memory. It is therefore fetched a row ahead.
 
 Such stores are weakly ordered on x86: a function that has them ends with a fence, before anybody is told that it is
 done.
@@ -46,15 +49,32 @@ def streamed_store(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int)
     return None
 
 
-def iterations_before(f: FunctionEmitter, loop: Loop, store: Store, extent: ir.Value, lanes: int) -> ir.Value:
-    """How many iterations (i64, at most `extent`) come before the store's address is a multiple of a vector's size.
+def iterations_before(f: FunctionEmitter, loop: Loop, store: Store, extent: ir.Value) -> ir.Value:
+    """How many iterations (i64, at most `extent`) come before the store's address is that of a line.
 
     All of them where it never is, because the memory is not even aligned to its elements.
     """
     b, size = f.builder, store.memory.dtype.itemsize
-    with f.scope():
-        f.frame.env[loop.var.name] = I64(0)
-        address = b.ptrtoint(f.address(store.memory, store.index), I64)
-    missing = b.and_(b.neg(address), I64(lanes * size - 1))
+    address = b.ptrtoint(_address_at(f, loop, store, I64(0)), I64)
+    missing = b.and_(b.neg(address), I64(_LINE - 1))
     whole = b.icmp_unsigned("==", b.and_(address, I64(size - 1)), I64(0))
     return f.intrinsic("smin", b.select(whole, b.udiv(missing, I64(size)), extent), extent)
+
+
+def iterations_of_a_line(store: Store) -> int:
+    """How many elements the store needs for a line."""
+    return _LINE // store.memory.dtype.itemsize
+
+
+def fetch_torn_line(f: FunctionEmitter, loop: Loop, store: Store, extent: ir.Value) -> None:
+    """Have the line brought near in which the next row ends, where this row does not end with a line."""
+    b = f.builder
+    end = b.ptrtoint(_address_at(f, loop, store, extent), I64)
+    with b.if_then(b.icmp_unsigned("!=", b.and_(end, I64(_LINE - 1)), I64(0))):
+        f.fetch(_address_at(f, loop, store, f.integer_mul(extent, I64(2))), write=True)
+
+
+def _address_at(f: FunctionEmitter, loop: Loop, store: Store, index: ir.Value) -> ir.Value:
+    with f.scope():
+        f.frame.env[loop.var.name] = index
+        return f.address(store.memory, store.index)
