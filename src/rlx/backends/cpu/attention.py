@@ -26,7 +26,7 @@ from llvmlite import ir
 
 from rlx.backends.cpu.attention_few import MOST, FewQueriesKernel, few_queries_kernel
 from rlx.backends.cpu.attention_plan import AttentionPlan, plan_attention
-from rlx.backends.cpu.attention_softmax import RowSoftmax
+from rlx.backends.cpu.attention_softmax import RowSoftmax, rows_together
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_operand import Rows, RowsCopied, RowsInPlace, rows_in_place
 from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel
@@ -35,7 +35,7 @@ from rlx.backends.cpu.gemm_view import MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matmul import epilogue_identity
 from rlx.codegen.kernel import Cost, Memory, Store, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import F32, I1, I64, constant, real, vector
+from rlx.codegen.llvm.types import F32, I1, I32, I64, VOID, constant, real, vector
 from rlx.codegen.lower.templates import AttentionSpec, Epilogue
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import f32
@@ -166,6 +166,18 @@ class AttentionKernel:
         return self.plan.queries if self.streams else self.plan.rows
 
     @property
+    def brings_near(self) -> bool:
+        """Whether operands are asked for ahead: where they do not stay in the second-level cache."""
+        count = sum(view.matrices * view.rows.count * view.columns.count for view in (self.q, self.k, self.v))
+        return count * f32.itemsize > self.target.l2 // 2
+
+    @property
+    def heights(self) -> set[int]:
+        """Queries of whole tiles, and of the one at the matrix's end."""
+        rows, total = self.plan.rows, self.q.rows.count
+        return {rows, total % rows or rows}
+
+    @property
     def scratch_bytes(self) -> int:
         return sum(self.scratch().values())
 
@@ -186,7 +198,14 @@ class AttentionKernel:
                 if not self.streams:  # the block before may have brought this matrix's keys already
                     b = e.builder
                     fresh = b.or_(b.icmp_signed("==", index, e.begin), b.icmp_signed("==", block, I64(0)))
-            _Item(self, e, places, matrix, first, count, fresh).emit()
+            ahead = self._ahead(e, index) if self.brings_near else None
+            _Item(self, e, places, matrix, first, count, fresh, ahead).emit()
+
+    def _ahead(self, e: FunctionEmitter, index: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The matrix and the first query of the grid index that follows, of this one at the end."""
+        following = e.intrinsic("smin", e.integer_add(index, I64(1)), e.builder.sub(e.end, I64(1)))
+        matrix, block = split_index(e, following, (self.matrices, self.query_blocks))
+        return matrix, e.integer_mul(block, I64(self.plan.queries))
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,11 +222,12 @@ class _Item:
     first: ir.Value
     count: ir.Value
     fresh: ir.Value
+    ahead: tuple[ir.Value, ir.Value] | None
 
     def emit(self) -> None:
         e, kernel, plan = self.e, self.kernel, self.kernel.plan
         q = kernel.queries.block(e, self.places["queries"], self.matrix, self.first, self.count, I1(1))
-        softmax = RowSoftmax(kernel.spec, plan, kernel.streams)
+        softmax = RowSoftmax(kernel.spec, plan, kernel.streams, rows_together(kernel.heights))
         if kernel.streams:
             softmax.begin(e, self.places["largest"], self.places["total"], self.count)
             self._zero_sums()
@@ -223,6 +243,7 @@ class _Item:
                 seen = self._seen(finite, e.integer_add(row, height), key, keys)
                 start = e.element_pointer(q, f32, e.integer_mul(row, I64(kernel.queries.row)))
                 self._multiply(row, start, seen)
+                self._bring_near(row, key)
                 rows = {name: self._at(name, row) for name in ("largest", "total")}
                 rows |= {name: self.places[name] for name in ("scores", "change")}
                 softmax.emit(e, rows, self.matrix, e.integer_add(self.first, row), height, key, seen)
@@ -311,6 +332,34 @@ class _Item:
             return kernel.v.pointer(e, self.matrix, key, 0), kernel.v.rows.stride or 0
         return self.places["values"], width
 
+    def _bring_near(self, row: ir.Value, key: ir.Value) -> None:
+        """Ask for the tile's share of the keys and values that are brought next, and for the next item's queries."""
+        if self.ahead is None:
+            return
+        e, b, kernel, plan = self.e, self.e.builder, self.kernel, self.kernel.plan
+        matrix, first = self.ahead
+        self._prefetch(kernel.q, matrix, e.integer_add(first, row), plan.rows)
+        following: ir.Value = I64(0)
+        if kernel.streams:
+            following = e.integer_add(key, I64(plan.keys))
+            inside = b.icmp_signed("<", following, I64(kernel.k.rows.count))
+            matrix, following = b.select(inside, self.matrix, matrix), b.select(inside, following, I64(0))
+        tiles = -(-plan.queries // plan.rows)
+        share = -(-min(plan.keys, kernel.k.rows.count) // tiles)
+        start = e.integer_add(following, e.integer_mul(b.udiv(row, I64(plan.rows)), I64(share)))
+        self._prefetch(kernel.k, matrix, start, share)
+        self._prefetch(kernel.v, matrix, start, share)
+
+    def _prefetch(self, view: MatrixView, matrix: ir.Value, first: ir.Value, rows: int) -> None:
+        if view.columns.stride != 1:
+            return
+        e = self.e
+        with e.loop(first, e.integer_add(first, I64(rows))) as row:
+            line = view.pointer(e, matrix, row, 0)
+            for at in range(0, view.columns.count, 64 // view.dtype.itemsize):
+                place = e.element_pointer(line, view.dtype, I64(at))
+                e.call("llvm.prefetch.p0", VOID, [place, I32(0), I32(2), I32(1)])
+
     # -- tiles -----------------------------------------------------------------------------------------------------
 
     def _call(self, code: TileCode, a: ir.Value, b: ir.Value, k: ir.Value, c: ir.Value) -> None:
@@ -394,7 +443,9 @@ class _Item:
         def place(e: FunctionEmitter, matrix: ir.Value, query: ir.Value) -> list[ir.Value]:
             return [*split_index(e, matrix, kernel.spec.batch), *split_index(e, query, kernel.spec.m)]
 
-        writer = TileWriter(kernel.epilogue, place, kernel.spec.e, f32, plan.value_columns)
+        writer = TileWriter(
+            kernel.epilogue, place, kernel.spec.e, f32, plan.value_columns, ahead=plan.rows if kernel.brings_near else 0
+        )
         for panel in range(kernel.panels):
             sums = self._sums(panel, kept)
             self._rescale(height, sums, self.places["change"], None)

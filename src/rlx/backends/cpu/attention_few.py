@@ -22,7 +22,7 @@ from math import prod
 from llvmlite import ir
 
 from rlx.backends.cpu.attention_plan import AttentionPlan
-from rlx.backends.cpu.attention_softmax import RowSoftmax
+from rlx.backends.cpu.attention_softmax import RowSoftmax, rows_together
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_pack import copy_rows
 from rlx.backends.cpu.gemm_tile import registers
@@ -108,7 +108,7 @@ class FewQueriesKernel:
             places[name] = e.element_pointer(e.scratch, f32, I64(offset))
             offset += nbytes // f32.itemsize
         rows, keys = I64(self.q.rows.count), I64(self.k.rows.count)
-        softmax = RowSoftmax(self.spec, self.plan, streams=False)
+        softmax = RowSoftmax(self.spec, self.plan, streams=False, together=rows_together([self.q.rows.count]))
 
         def place(e: FunctionEmitter, matrix: ir.Value, query: ir.Value) -> list[ir.Value]:
             return [*split_index(e, matrix, self.spec.batch), *split_index(e, query, self.spec.m)]
@@ -119,7 +119,8 @@ class FewQueriesKernel:
             k, v = self.k.pointer(e, matrix, 0, 0), self.v.pointer(e, matrix, 0, 0)
             self._products(e, places, k, v)
             softmax.emit(e, places, matrix, I64(0), rows, I64(0), keys)
-            self._mix(e, places, v)
+            later = e.intrinsic("smin", e.integer_add(matrix, I64(1)), I64(self.matrices - 1))
+            self._mix(e, places, v, self.k.pointer(e, later, 0, 0))
             writer.write(e, places["sums"], matrix, I64(0), self.q.rows.count, I64(0))
 
     def _products(self, e: FunctionEmitter, places: dict[str, ir.Value], k: ir.Value, v: ir.Value) -> None:
@@ -134,9 +135,7 @@ class FewQueriesKernel:
         with e.loop(I64(0), I64(self.k.rows.count)) as key:
             line = e.element_pointer(k, f32, e.integer_mul(key, I64(self.k.rows.stride or 0)))
             if self._values_stay_near:
-                value = e.element_pointer(v, f32, e.integer_mul(key, I64(self.v.rows.stride or 0)))
-                for at in range(0, self.v.columns.count, 64 // f32.itemsize):
-                    e.call("llvm.prefetch.p0", VOID, [e.element_pointer(value, f32, I64(at)), I32(0), I32(2), I32(1)])
+                self._bring_near(e, self.v, v, key)
             sums: list[ir.Value] = [constant(vector(F32, lanes), 0.0)] * rows
             for at in offsets:
                 part = load(line, at)
@@ -147,13 +146,19 @@ class FewQueriesKernel:
                 score = e.element_pointer(places["scores"], f32, e.integer_add(key, I64(i * self.plan.keys)))
                 e.store_one(score, f32, e.horizontal("add", total, f32))
 
+    def _bring_near(self, e: FunctionEmitter, view: MatrixView, first: ir.Value, row: ir.Value) -> None:
+        """Ask for a row of keys or values, to lie in the second-level cache."""
+        line = e.element_pointer(first, f32, e.integer_mul(row, I64(view.rows.stride or 0)))
+        for at in range(0, view.columns.count, 64 // f32.itemsize):
+            e.call("llvm.prefetch.p0", VOID, [e.element_pointer(line, f32, I64(at)), I32(0), I32(2), I32(1)])
+
     @property
     def _values_stay_near(self) -> bool:
         """Whether a matrix's values fit into the second-level cache beside its keys."""
         return self.v.rows.count * self.v.columns.count * f32.itemsize <= self.target.l2 // 4
 
-    def _mix(self, e: FunctionEmitter, places: dict[str, ir.Value], v: ir.Value) -> None:
-        """Weights times values, divided by the totals: the sums."""
+    def _mix(self, e: FunctionEmitter, places: dict[str, ir.Value], v: ir.Value, later: ir.Value) -> None:
+        """Weights times values, divided by the totals: the sums. later: the keys that come next, brought near."""
         lanes, count, rows = self.lanes, self.v.columns.count, self.q.rows.count
         factors = [self._factor(e, e.element_pointer(places["total"], f32, I64(i))) for i in range(rows)]
         together = max(1, registers(self.target) // 2 // rows)
@@ -163,6 +168,8 @@ class FewQueriesKernel:
             zero = constant(vector(F32, lanes), 0.0)
             cells: list[list[Cell]] = [[e.cell(zero) for _ in panel] for _ in range(rows)]
             with e.loop(I64(0), I64(self.k.rows.count)) as key:
+                if first == 0 and self._values_stay_near:
+                    self._bring_near(e, self.k, later, key)
                 line = e.element_pointer(v, f32, e.integer_mul(key, I64(self.v.rows.stride or 0)))
                 scores = [e.integer_add(key, I64(i * self.plan.keys)) for i in range(rows)]
                 found = [e.load_one(e.element_pointer(places["scores"], f32, at), f32) for at in scores]

@@ -9,7 +9,7 @@ A row whose every score is -inf has weights 0 and total 0. NaN in a score, and +
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -19,22 +19,43 @@ from rlx.backends.cpu.gemm_view import split_index
 from rlx.codegen.kernel import Var
 from rlx.codegen.llvm.exponential import exp
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import F32, I32, I64, Value, constant, real, vector
+from rlx.codegen.llvm.types import F32, I16, I32, I64, Value, constant, lanes_of, real, vector
 from rlx.codegen.lower.templates import AttentionSpec
 from rlx.ir.dtypes import f32
 
 _LOWEST = float("-inf")
-#: Vectors of a row that are computed side by side.
+_LOG2_E = 1.4426950408889634
+#: 2**r for r from 0 to 1; 1 at 0.
+_EXP2 = (
+    0.000215659718378447, 0.0012482289457693696, 0.009673775173723698, 0.05548618361353874, 0.24022908508777618,
+    0.6931470632553101, 1.0,
+)  # fmt: skip
+#: Vectors that are computed side by side: of different rows where there are several.
 _SIDE_BY_SIDE = 4
+
+
+def rows_together(heights: Collection[int]) -> int:
+    """How many rows a softmax should take at once where tiles have these heights: a divisor of all."""
+    return next(n for n in range(_SIDE_BY_SIDE, 0, -1) if all(height % n == 0 for height in heights))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """line: the address of its products. index: of its batch and its query. statistics: addresses, by name."""
+
+    line: ir.Value
+    index: list[ir.Value]
+    statistics: Mapping[str, ir.Value]
 
 
 @dataclass(frozen=True, eq=False)
 class RowSoftmax:
-    """streams: keys come in several blocks."""
+    """streams: keys come in several blocks. together: rows that are computed side by side."""
 
     spec: AttentionSpec
     plan: AttentionPlan
     streams: bool
+    together: int
 
     def begin(self, e: FunctionEmitter, largest: ir.Value, total: ir.Value, rows: ir.Value) -> None:
         """No key has been seen yet."""
@@ -55,56 +76,73 @@ class RowSoftmax:
         """Turn products of queries first .. first + count and keys key .. key + keys into weights.
 
         rows: addresses of the products, `plan.keys` from row to row, and of the rows' `largest`, `total` and `change`.
+        count: a multiple of `together`.
         """
-        with e.loop(I64(0), count) as row:
-            line = e.element_pointer(rows["scores"], f32, e.integer_mul(row, I64(self.plan.keys)))
-            query = e.integer_add(first, row)
-            index = [*split_index(e, matrix, self.spec.batch), *split_index(e, query, self.spec.m)]
-            self._row(e, line, index, {n: e.element_pointer(p, f32, row) for n, p in rows.items()}, key, keys)
+        with e.loop(I64(0), count, self.together) as start:
+            self._rows(
+                e,
+                [self._row(e, rows, matrix, first, e.integer_add(start, I64(i))) for i in range(self.together)],
+                key,
+                keys,
+            )
 
     def _row(
-        self,
-        e: FunctionEmitter,
-        line: ir.Value,
-        index: list[ir.Value],
-        statistics: Mapping[str, ir.Value],
-        key: ir.Value,
-        keys: ir.Value,
-    ) -> None:
-        lanes = self.plan.lanes
-        lowest = e.cell(constant(vector(F32, lanes), _LOWEST))
+        self, e: FunctionEmitter, rows: Mapping[str, ir.Value], matrix: ir.Value, first: ir.Value, row: ir.Value
+    ) -> _Row:
+        line = e.element_pointer(rows["scores"], f32, e.integer_mul(row, I64(self.plan.keys)))
+        query = e.integer_add(first, row)
+        index = [*split_index(e, matrix, self.spec.batch), *split_index(e, query, self.spec.m)]
+        statistics = {name: e.element_pointer(place, f32, row) for name, place in rows.items() if name != "scores"}
+        return _Row(line, index, statistics)
+
+    def _rows(self, e: FunctionEmitter, rows: Sequence[_Row], key: ir.Value, keys: ir.Value) -> None:
+        b, lanes = e.builder, self.plan.lanes
+        lowest = [e.cell(constant(vector(F32, lanes), _LOWEST)) for _ in rows]
 
         def score(at: ir.Value, mask: ir.Value | None) -> None:
-            place = e.element_pointer(line, f32, at)
-            value = self._score(e, real(e.load_lanes(place, f32, lanes)), index, e.integer_add(key, at), mask)
-            e.store_lanes(place, f32, value, lanes)
-            e.write_cell(lowest, _larger(e, value, real(e.read_cell(lowest))))
+            places = [e.element_pointer(row.line, f32, at) for row in rows]
+            products = [real(e.load_lanes(place, f32, lanes)) for place in places]
+            values = [
+                self._score(e, product, row.index, e.integer_add(key, at), mask)
+                for product, row in zip(products, rows, strict=True)
+            ]
+            for place, value, cell in zip(places, values, lowest, strict=True):
+                e.store_lanes(place, f32, value, lanes)
+                e.write_cell(cell, _larger(e, value, real(e.read_cell(cell))))
 
         self._vectors(e, keys, score)
-        largest = e.reduce(real(e.read_cell(lowest)), lambda a, b: _larger(e, a, b))
-        if self.streams:
-            before = real(e.load_one(statistics["largest"], f32))
-            largest = _larger(e, largest, before)
-            e.store_one(statistics["largest"], f32, largest)
-        b = e.builder
-        shift = e.splat(b.select(b.fcmp_ordered("==", largest, F32(_LOWEST)), F32(0.0), largest), lanes)
-        sums = e.cell(constant(vector(F32, lanes), 0.0))
+        shifts = [self._shift(e, row, real(e.read_cell(cell))) for row, cell in zip(rows, lowest, strict=True)]
+        sums = [e.cell(constant(vector(F32, lanes), 0.0)) for _ in rows]
 
         def weigh(at: ir.Value, mask: ir.Value | None) -> None:
-            place = e.element_pointer(line, f32, at)
-            weight = exp(e, b.fsub(real(e.load_lanes(place, f32, lanes)), shift))
-            e.store_lanes(place, f32, weight, lanes)
-            e.write_cell(sums, b.fadd(real(e.read_cell(sums)), weight))
+            for row, (_, shift), total in zip(rows, shifts, sums, strict=True):
+                place = e.element_pointer(row.line, f32, at)
+                weight = _weight(e, b.fsub(real(e.load_lanes(place, f32, lanes)), shift))
+                e.store_lanes(place, f32, weight, lanes)
+                e.write_cell(total, b.fadd(real(e.read_cell(total)), weight))
 
         self._vectors(e, keys, weigh)
-        total = real(e.horizontal("add", e.read_cell(sums)))
+        for row, (before, shift), cell in zip(rows, shifts, sums, strict=True):
+            total = real(e.horizontal("add", e.read_cell(cell)))
+            if self.streams:
+                # The first lane of a vector: weights are made for vectors.
+                change = _weight(e, b.fsub(e.splat(before, lanes), shift))
+                change = b.extract_element(change, I32(0))
+                e.store_one(row.statistics["change"], f32, change)
+                total = e.fma(real(e.load_one(row.statistics["total"], f32)), change, total)
+            e.store_one(row.statistics["total"], f32, total)
+
+    def _shift(self, e: FunctionEmitter, row: _Row, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The largest score before, and what is taken off each score now, in every lane."""
+        b = e.builder
+        largest = e.reduce(scores, lambda a, b: _larger(e, a, b))
+        before: ir.Value = F32(_LOWEST)
         if self.streams:
-            # The first lane of a vector: exp is made for vectors.
-            change = exp(e, b.fsub(e.splat(before, lanes), shift))
-            change = b.extract_element(change, I32(0))
-            e.store_one(statistics["change"], f32, change)
-            total = e.fma(real(e.load_one(statistics["total"], f32)), change, total)
-        e.store_one(statistics["total"], f32, total)
+            before = real(e.load_one(row.statistics["largest"], f32))
+            largest = _larger(e, largest, before)
+            e.store_one(row.statistics["largest"], f32, largest)
+        shift = b.select(b.fcmp_ordered("==", largest, F32(_LOWEST)), F32(0.0), largest)
+        return before, e.splat(shift, self.plan.lanes)
 
     def _score(
         self, e: FunctionEmitter, product: ir.Value, index: list[ir.Value], key: ir.Value, mask: ir.Value | None
@@ -119,19 +157,37 @@ class RowSoftmax:
     def _vectors(self, e: FunctionEmitter, keys: ir.Value, emit: Callable[[ir.Value, ir.Value | None], None]) -> None:
         """emit(at, mask) for each vector of a row of `keys` scores; a mask where a row may end within a vector."""
         lanes, total = self.plan.lanes, self.spec.n[0]
-        step = lanes * _SIDE_BY_SIDE
+        side_by_side = -(-_SIDE_BY_SIDE // self.together)
+        step = lanes * side_by_side
         whole = e.builder.and_(keys, I64(-lanes))
         most = e.builder.and_(keys, I64(-step))
         if type(keys) is ir.Constant:
             whole, most = I64(total // lanes * lanes), I64(total // step * step)
         with e.loop(I64(0), most, step) as at:
-            for i in range(_SIDE_BY_SIDE):
+            for i in range(side_by_side):
                 emit(e.integer_add(at, I64(i * lanes)), None)
-        with e.loop(most, whole, lanes) as at:
-            emit(at, None)
+        if side_by_side > 1:
+            with e.loop(most, whole, lanes) as at:
+                emit(at, None)
         if total % lanes:  # which only the last keys' vector can be short by
             with e.builder.if_then(e.builder.icmp_signed("<", whole, keys)):
                 emit(whole, e.mask_for(I64(total % lanes), lanes))
+
+
+def _weight(e: FunctionEmitter, x: ir.Value) -> ir.Value:
+    """exp(x) for x <= 0 or NaN.
+
+    With AVX-512 2**t, t = x log2(e): two instructions give the fraction of t, from 0 to 1, and scale by the power of
+    its floor. Relative error: 1.1 * 2**-24 for the polynomial, a minimax fit of our own, and |x| * 2**-24 for rounding
+    t, no more than what rounding the score itself to f32 leaves.
+    """
+    if not e.target.has("avx512dq") or lanes_of(x.type) != 16:
+        return exp(e, x)
+    t = e.times(x, _LOG2_E)
+    every, floor, nearest = I16(-1), I32(1), I32(4)
+    fraction = e.call("llvm.x86.avx512.mask.reduce.ps.512", x.type, [t, floor, t, every, nearest])
+    power = e.polynomial(fraction, _EXP2)
+    return e.call("llvm.x86.avx512.mask.scalef.ps.512", x.type, [power, t, power, every, nearest])
 
 
 def _larger(e: FunctionEmitter, a: ir.Value, b: ir.Value) -> ir.Value:
