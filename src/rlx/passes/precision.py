@@ -1,10 +1,9 @@
 """Precision policies: what a user may trade for speed, by name, as a change of the graph.
 
 A policy changes products of activations with weights: each `dot_general` of two f32 operands, one of which depends on
-parameters and constants alone; bf16 also each `conv_general` of one group and at least 8 channels with such weights.
-All else stays as it is: products of two activations, other convolutions (the first of a model for images, depthwise
-and grouped ones), norms, the results' dtype. The rewritten graph says exactly what is computed, so that every backend,
-and the reference interpreter, gives it the same meaning.
+parameters and constants alone; bf16 also each `conv_general` of one group with such weights. All else stays as it is:
+products of two activations, depthwise and grouped convolutions, norms, the results' dtype. The rewritten graph says
+exactly what is computed, so that every backend, and the reference interpreter, gives it the same meaning.
 
 bf16: both operands are rounded to bf16, to nearest even, and summed in f32.
     Error: an operand moves by at most 2^-8 of itself (half of bf16's spacing of 2^-7), so a product's sum by at most
@@ -28,8 +27,6 @@ from rlx.passes.rewrite import Rewriter, rewrite
 
 #: The largest i8 that steps are counted up to, and the least value that a row's greatest is taken for.
 _LARGEST, _LEAST = 127.0, 2.0**-100
-#: Channels from which on convolutions are rounded: fewer do not fill the instructions that multiply pairs.
-_CHANNELS = 8
 #: Ops beneath which rounding moves: whatever computes the value can round it as it stores it.
 _VIEWS = frozenset({"reshape", "transpose"})
 
@@ -101,8 +98,7 @@ class _Rounder(_Policy):
         return rewriter.emit(node.op, *operands, **attrs)
 
     def convolution(self, rewriter: Rewriter, node: Node) -> Value | None:
-        taken = node.attrs["groups"] == 1 and node.inputs[0].type.sizes[1] >= _CHANNELS
-        return self.product(rewriter, node) if taken else None
+        return self.product(rewriter, node) if node.attrs["groups"] == 1 else None
 
     def _rounded(self, rewriter: Rewriter, value: Value) -> Value:
         """`value` in bf16, rounded before the views that lead to it."""

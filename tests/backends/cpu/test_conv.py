@@ -230,6 +230,22 @@ def test_convolutions_of_bf16_multiply_pairs(channels: int) -> None:
     assert "vdpbf16ps" in text and "vfmadd" not in text
 
 
+@pytest.mark.parametrize(("channels", "stride"), [(3, 2), (3, 1), (5, 1), (4, 1)])
+def test_infinities_reach_only_the_pixels_that_see_them(bf16_runner, channels: int, stride: int) -> None:
+    case = Case(1, channels, 16, (5, 12), (1, 3), strides=(1, stride), dtype=dtypes.bf16)
+    kernels = CpuTemplates(bf16_runner.target).conv(case.spec(), epilogue_for(case, False, last=True))
+    assert kernels is not None and kernels.pack is not None
+    x, w = np.ones(case.x_sizes, dtypes.bf16.numpy), np.ones(case.w_sizes, dtypes.bf16.numpy)
+    x[0, :, 2, 6] = np.inf
+    weights = np.full(kernels.packed_nbytes, 0xFF, np.uint8)
+    bf16_runner.compile(kernels.pack)([w, weights])
+    out = np.zeros((1, *case.out, 16), np.float32)
+    bf16_runner.compile(kernels.compute)([x, weights, out])
+    expected = np.full(case.out, 3.0 * channels)
+    expected[2, [i for i in range(case.out[1]) if i * stride <= 6 < i * stride + 3]] = np.inf
+    np.testing.assert_array_equal(out[0], np.broadcast_to(expected[..., None], out[0].shape))
+
+
 def test_infinity_beside_padding_makes_no_nan(runner) -> None:
     case = Case(1, 1, 1, (4, 4), (3, 3), padding=SAME)
     kernels = CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, False))

@@ -3,7 +3,8 @@
 A band is the input of some output rows. In place, a pixel's channels must be neighbours and no kernel position may fall
 outside the image. Copied, pixels lie in scratch memory channels last, zeros where the image has none, at distances that
 do not crowd into few sets of the first-level cache; any strides and dtype can be copied from. Where a multiply-add
-takes several neighbouring channels at once, they are a word: a copied pixel's last word is filled with zeros.
+takes several neighbours at once, they are a word. Where a kernel row's pixels follow each other without gaps, words go
+on from pixel to pixel and the row's last one may be short; else a copied pixel's last word is filled with zeros.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Plane:
     """A convolution over two spatial dimensions, as bands see it; y before x everywhere.
 
     strides: of x over (N, y, x, channel). Others as in ConvSpec.
-    source, dtype: of the image, and of what tiles read. together: channels of a word.
+    source, dtype: of the image, and of what tiles read. together: elements of a word.
     """
 
     name: str
@@ -46,9 +47,25 @@ class Plane:
     together: int = 1
 
     @property
+    def joins_pixels(self) -> bool:
+        """Whether words go on from pixel to pixel of a kernel row: pixels themselves are no whole words."""
+        ends_within = self.channels % self.together != 0 and self.kernel[1] > 1
+        return ends_within and self.dilation[1] == 1 and self.channels * self.steps[1] % self.together == 0
+
+    @property
+    def run(self) -> int:
+        """Neighbouring elements that a sum takes in one go: of a pixel, or of a kernel row."""
+        return self.channels * self.kernel[1] if self.joins_pixels else self.channels
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """Runs of a sum, down and along."""
+        return self.kernel[0], 1 if self.joins_pixels else self.kernel[1]
+
+    @property
     def words(self) -> int:
-        """Words of one pixel."""
-        return -(-self.channels // self.together)
+        """Words of one run."""
+        return -(-self.run // self.together)
 
     def reach(self, axis: int, out: int) -> int:
         """Input positions that `out` output positions span."""
@@ -122,8 +139,11 @@ class BandCopied:
     @property
     def _distance(self) -> int:
         """Elements from input pixel to input pixel."""
-        channels = self.plane.words * self.plane.together
-        return channels if spreads(channels * self.plane.steps[1], self.plane.dtype) else channels + self.lanes
+        plane = self.plane
+        if plane.joins_pixels:
+            return plane.channels
+        channels = plane.words * plane.together
+        return channels if spreads(channels * plane.steps[1], plane.dtype) else channels + self.lanes
 
     @property
     def _width(self) -> int:
@@ -172,7 +192,7 @@ class BandCopied:
             into = e.element_pointer(scratch, plane.dtype, e.integer_mul(line, I64(self._pitch)))
             with b.if_else(b.icmp_unsigned("<", at, I64(plane.size[0]))) as (inside, outside):
                 with inside:
-                    if plane.channels % plane.together:
+                    if plane.channels % plane.together and not plane.joins_pixels:
                         self._zero(e, into, 0, self._pitch)
                     else:
                         self._zero(e, into, 0, left * self._distance)
@@ -258,12 +278,12 @@ def spreads(distance: int, dtype: DType) -> bool:
 
 
 def _walk(plane: Plane, row: int, pixel: int) -> tuple[tuple[int, int], ...]:
-    """The loops over kernel positions and words, from elements from row to row and from pixel to pixel; neighbours that
+    """The loops over runs and words, from elements from row to row and from pixel to pixel; neighbours that
     one step describes are one loop.
     """
     row, pixel = row // plane.together, pixel // plane.together
     channel = (plane.words, 1)
-    loops = [(plane.kernel[0], plane.dilation[0] * row), (plane.kernel[1], plane.dilation[1] * pixel), channel]
+    loops = [(plane.taps[0], plane.dilation[0] * row), (plane.taps[1], plane.dilation[1] * pixel), channel]
     merged: list[tuple[int, int]] = []
     for count, step in loops:
         if count == 1 and (count, step) != channel:

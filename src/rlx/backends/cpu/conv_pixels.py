@@ -152,7 +152,7 @@ class PixelKernel(PixelConvolution):
     @property
     def depth(self) -> int:
         """Words, and rows of weights, of one sum."""
-        return self.plane.words * prod(self.plane.kernel)
+        return self.plane.words * prod(self.plane.taps)
 
     @property
     def width(self) -> int:
@@ -203,14 +203,17 @@ class PixelKernel(PixelConvolution):
     def _emit_pack(self, e: FunctionEmitter) -> None:
         spec, channels = self.spec, self.plane.channels
         strides = [s for s in spec.w.strides if isinstance(s, int)]
-        rows, columns = dims((channels,), strides[1:2]), dims((self.spec.features,), strides[:1])
+        kernel, steps = spec.kernel, strides[2:]
+        rows, columns = dims((channels,), strides[1:2]), dims((spec.features,), strides[:1])
+        if self.plane.joins_pixels:
+            rows, kernel = dims((kernel[-1], channels), (steps[-1], strides[1])), kernel[:-1]
         with e.loop(e.begin, e.end) as index:
             into = e.element_pointer(e.args["packed"], self.dtype, e.integer_mul(index, I64(self.depth * self.width)))
             first = e.integer_mul(index, I64(self.width))
-            with e.loop(I64(0), I64(prod(spec.kernel))) as tap:
+            with e.loop(I64(0), I64(prod(kernel))) as tap:
                 view = MatrixView(spec.w.name, spec.w_dtype, dims((), ()), rows, columns)
                 offset: ir.Value = I64(0)
-                for place, stride in zip(split_index(e, tap, spec.kernel), strides[2:], strict=True):
+                for place, stride in zip(split_index(e, tap, kernel), steps, strict=False):
                     offset = e.integer_add(offset, e.integer_mul(place, I64(stride)))
                 outer = e.args[spec.w.name]
                 e.args[spec.w.name] = e.element_pointer(outer, spec.w_dtype, offset)
@@ -277,8 +280,11 @@ class PixelKernel(PixelConvolution):
         row = self.band.row if rows > 1 else 0
         column = self.band.pixel if columns > 1 else 0
         ahead = self.packed_bytes > self.target.l2 // 2
-        factors = self.plane.dtype if self.plane.together > 1 else None
-        tile = PixelTile(self.dtype, rows, row, columns, column, self.plan.vectors, self.band.walk, ahead, factors)
+        plane = self.plane
+        factors = plane.dtype if plane.together > 1 else None
+        half = plane.joins_pixels and plane.run % plane.together > 0
+        vectors, walk = self.plan.vectors, self.band.walk
+        tile = PixelTile(self.dtype, rows, row, columns, column, vectors, walk, ahead, factors, half)
         later = self._later(e, weights, y, x) if ahead else weights
         e.builder.call(pixel_tile_function(e.module, self.target, tile), [begin, weights, e.scratch, later])
 
@@ -332,7 +338,7 @@ def tile_costs(target: Target, spec: ConvSpec, plane: Plane) -> Iterator[tuple[f
     """Every tile worth a thought, with its cost."""
     height, width = plane.out
     features, lanes = spec.features, target.lanes(spec.acc_dtype.bits)
-    depth = plane.words * prod(plane.kernel)
+    depth = plane.words * prod(plane.taps)
 
     def tile(pixels: int, vectors: int) -> float:
         step = max(pixels * vectors, _CHAINS) + _BROADCAST * pixels + _WEIGHTS * vectors

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from llvmlite import ir
 
 from rlx.backends.cpu.gemm_tile import multiply_add
-from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, constant, register_type
+from rlx.codegen.llvm.types import I8, I16, I32, I64, PTR, VOID, constant, register_type
 from rlx.codegen.llvm.values import ValueEmitter, function_attributes
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
@@ -37,6 +37,7 @@ class PixelTile:
     walk: (count, step) of the loops over kernel positions and channels, outermost first.
     ahead: the tile asks for weights that are needed later, a cache line a step.
     factors: what words hold pairs of; None where they are elements of `dtype`.
+    half: of the last word of the innermost loop only the first half is input.
     """
 
     dtype: DType
@@ -48,6 +49,7 @@ class PixelTile:
     walk: tuple[tuple[int, int], ...]
     ahead: bool
     factors: DType | None = None
+    half: bool = False
 
     @property
     def offsets(self) -> list[int]:
@@ -67,7 +69,7 @@ class PixelTile:
         dtypes = f"{self.factors.name}_{self.dtype.name}" if self.factors else self.dtype.name
         return (
             f"pixels_{dtypes}_{self.rows}s{self.row_step}x{self.columns}s{self.column_step}"
-            f"x{self.vectors}_{walk}{'_ahead' * self.ahead}"
+            f"x{self.vectors}_{walk}{'_half' * self.half}{'_ahead' * self.ahead}"
         )
 
 
@@ -144,18 +146,21 @@ class _Emitter:
 
             after = self._loop(count, state, turn)
         else:
-            unroll = min(count, -(-_TURN // len(state.sums)))
+            whole = count - self.tile.half
+            unroll = max(1, min(whole, -(-_TURN // len(state.sums))))
 
             def turn(inside: _State) -> _State:
                 return self._steps(inside, unroll, step)
 
-            after = self._steps(self._loop(count // unroll, state, turn), count % unroll, step)
+            after = self._steps(self._loop(whole // unroll, state, turn), whole % unroll, step)
+            if self.tile.half:
+                after = self._steps(after, 1, step, half=True)
         return replace(after, x=state.x)
 
     def _loop(self, count: int, state: _State, turn: Callable[[_State], _State]) -> _State:
-        """`turn` run `count` >= 1 times."""
-        if count == 1:
-            return turn(state)
+        """`turn` run `count` times."""
+        if count <= 1:
+            return turn(state) if count else state
         before, body = self.builder.block, self.function.append_basic_block("turn")
         after = self.function.append_basic_block("done")
         self.builder.branch(body)
@@ -174,8 +179,8 @@ class _Emitter:
         self.builder.position_at_end(after)
         return result
 
-    def _steps(self, state: _State, count: int, step: int) -> _State:
-        """`count` multiply-adds of every sum."""
+    def _steps(self, state: _State, count: int, step: int, *, half: bool = False) -> _State:
+        """`count` multiply-adds of every sum; half: with half a word of input."""
         vectors, width = self.tile.vectors, self.tile.vectors * self.lanes
         sums = list(state.sums)
         for k in range(count):
@@ -187,7 +192,8 @@ class _Emitter:
             weights = [self._load(state.w, k * width + j * self.lanes) for j in range(vectors)]
             for pixel, offset in enumerate(self.tile.offsets):
                 pointer = self._at(state.x, k * step + offset)
-                one = self.values.splat(self.builder.load(pointer, align=self.align, typ=self.element), self.lanes)
+                word = self.builder.load(pointer, align=self.align, typ=I16 if half else self.element)
+                one = self.values.splat(self.builder.zext(word, self.element) if half else word, self.lanes)
                 for j, weight in enumerate(weights):
                     at = pixel * vectors + j
                     sums[at] = multiply_add(self.values, one, weight, sums[at], self.tile.factors or self.tile.dtype)
