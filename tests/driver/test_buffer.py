@@ -276,10 +276,34 @@ def test_fill_sets_every_element(place: str, dtype: dtypes.DType, opaque: Device
     assert np.array_equal(buffer.to(HOST).numpy(), np.ones((7, 3), dtype.numpy))
 
 
-@pytest.mark.parametrize(("dtype", "value"), [(u8, -1), (u8, 256), (dtypes.i64, 1 << 63), (f32, "one"), (f32, 1j)])
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (u8, -1), (u8, 256), (dtypes.i64, 1 << 63), (f32, "one"), (f32, 1j), (f32, None), (f32, "1"),
+        (f32, np.zeros(2)), (f32, np.complex64(1j)), (f32, 1e39), (f32, 10**400), (dtypes.f16, np.float32(1e6)),
+        (dtypes.f8e4m3, np.inf), (u8, np.int64(300)), (dtypes.i8, 1.5), (dtypes.i8, np.float32(1.5)), (dtypes.i4, 9),
+        (dtypes.i32, np.nan), (dtypes.bool_, 2), (dtypes.bool_, np.nan),
+    ],
+)  # fmt: skip
 def test_fill_refuses_what_the_dtype_cannot_hold(dtype: dtypes.DType, value: complex) -> None:
+    buffer = Buffer.from_numpy(np.ones(2, dtype.numpy))
     with pytest.raises(BufferMismatch, match=f"{dtype} cannot hold"):
-        Buffer.empty(TensorType((2,), dtype)).fill(value)
+        buffer.fill(value)
+    assert np.array_equal(buffer.numpy(), np.ones(2, dtype.numpy))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (f32, 2**70), (f32, 0.1), (f32, True), (f32, np.array(3)), (f32, -np.inf), (bf16, f32.numpy.type(1.01)),
+        (dtypes.i64, (1 << 63) - 1), (dtypes.i8, 3.0), (dtypes.i4, -8), (dtypes.bool_, 1), (dtypes.c64, 1),
+        (u8, bf16.numpy.type(3)),
+    ],
+)  # fmt: skip
+def test_fill_rounds_floats_and_takes_what_is_held_exactly(dtype: dtypes.DType, value: complex) -> None:
+    buffer = Buffer.empty(TensorType((2,), dtype))
+    buffer.fill(value)
+    assert buffer.numpy().tolist() == [np.asarray(value).astype(dtype.numpy)] * 2
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1)])

@@ -216,6 +216,8 @@ def _recording() -> tuple[CommandBuffer, Any, Any]:
         (lambda c, a, b: c.fill(a.part(2, TensorType((2,), f32)), 1), "multiple of its element's size"),
         (lambda c, a, b: c.fill(a, "x"), "cannot hold 'x'"),
         (lambda c, a, b: c.fill(a, np.zeros(4)), "one number"),
+        (lambda c, a, b: c.fill(a, None), "cannot hold None"),
+        (lambda c, a, b: c.fill(a, 1e39), "would become inf"),
         (lambda c, a, b: c.fill(CommandBuffer().slot("z", FOUR), 1), "no slot 'z'"),
         (lambda c, a, b: c.fill(CommandBuffer().slot("a", EIGHT), 1), "reaches out of"),
         (lambda c, a, b: c.fill(CommandBuffer().slot("c", FOUR), 1), "constant 'c' cannot be written"),

@@ -366,7 +366,7 @@ class Buffer:
 
         Raises BufferMismatch where the dtype cannot hold it, BufferReadOnly, BufferFreed; LayoutError as `copy_from`.
         """
-        element = transfer.element_of(self, value)
+        element = transfer.check_fill(self, value)
         if stream is None:
             transfer.fill(self, element)
         else:

@@ -30,6 +30,7 @@ import numpy as np
 from rlx.driver.buffer import Buffer
 from rlx.driver.command import Command, Copy, Fill, Operand, Program, Run, Signal, Wait, reads_of, writes_of
 from rlx.driver.device import Device
+from rlx.driver.element import element_of
 from rlx.driver.executable import Executable
 from rlx.driver.operation import (
     Operation,
@@ -41,7 +42,7 @@ from rlx.driver.operation import (
 )
 from rlx.driver.semaphore import MAX_PAYLOAD, Semaphore
 from rlx.driver.stream import CommandStream
-from rlx.errors import CommandError
+from rlx.errors import BufferMismatch, CommandError
 from rlx.ir.fingerprint import fingerprint
 from rlx.ir.graph import Graph
 from rlx.ir.printer import print_graph
@@ -128,11 +129,9 @@ class CommandBuffer:
     def fill(self, target: Operand, value: complex | np.generic) -> None:
         """Record `target.fill(value)`. Raises CommandError where the dtype cannot hold it, or as the module says."""
         try:
-            element = np.array(value, target.type.dtype.numpy)
-        except (OverflowError, TypeError, ValueError) as error:
-            raise CommandError(f"{target.type.dtype} cannot hold {value!r}: {error}") from None
-        if element.ndim:
-            raise CommandError(f"{target} is filled with one number, not with {type_of(element)}")
+            element = element_of(target.type.dtype, value)
+        except BufferMismatch as error:
+            raise CommandError(f"{target}: {error.message}") from None
         self.add(Fill(target, element.tobytes()))
 
     def copy(self, target: Operand, source: Operand) -> None:

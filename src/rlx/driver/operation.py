@@ -17,11 +17,12 @@ import numpy as np
 
 from rlx.driver.buffer import Buffer
 from rlx.driver.device import Device
+from rlx.driver.element import element_of
 from rlx.driver.event import Event
 from rlx.driver.executable import Executable
 from rlx.driver.memory import Block, device_memory
 from rlx.driver.semaphore import Semaphore, check_payload
-from rlx.errors import DeviceError
+from rlx.errors import BufferMismatch, DeviceError
 from rlx.ir.dtypes import DType
 
 #: Work on buffers: called with (inputs, outputs).
@@ -90,8 +91,8 @@ def fill_operation(buffer: Buffer, value: complex | np.generic, name: str, where
 def _shown(value: complex | np.generic, dtype: DType) -> str:
     """The element that a fill writes: the same words however the number was given."""
     try:
-        return str(np.array(value, dtype.numpy)[()])
-    except (OverflowError, TypeError, ValueError):  # the fill itself will say so
+        return str(element_of(dtype, value)[()])
+    except BufferMismatch:  # the fill itself will say so
         return str(value)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlx.driver.device import HOST
+from rlx.driver.element import element_of
 from rlx.errors import BufferMismatch, BufferReadOnly, LayoutError
 
 if TYPE_CHECKING:
@@ -55,23 +56,20 @@ def copy(target: Buffer, source: Buffer) -> None:
         copy(target, source.to(HOST))
 
 
-def element_of(buffer: Buffer, value: complex | np.generic) -> np.ndarray:
-    """`value` as one element of the buffer's dtype, for `fill`.
+def check_fill(buffer: Buffer, value: complex | np.generic) -> np.ndarray:
+    """`value` as one element of the buffer's dtype: raises what `fill` would, before anything is written.
 
     Raises BufferMismatch where the dtype cannot hold it, BufferReadOnly, BufferFreed; LayoutError as `copy`.
     """
     check_writable(buffer, "fill")
-    try:
-        element = np.array(value, buffer.dtype.numpy)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise BufferMismatch(f"{buffer.dtype} cannot hold {value!r}: {error}") from None
+    element = element_of(buffer.dtype, value)
     if not buffer.block.memory.backend.host_visible and not buffer.is_contiguous:
         raise LayoutError(f"{buffer.type} with strides {buffer.strides} on {buffer.device} is not contiguous")
     return element
 
 
 def fill(buffer: Buffer, element: np.ndarray) -> None:
-    """Set every element. element: what `element_of` gave."""
+    """Set every element. element: what `check_fill` gave."""
     backend = buffer.block.memory.backend
     if backend.host_visible:
         buffer.numpy()[...] = element
