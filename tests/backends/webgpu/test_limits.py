@@ -7,7 +7,7 @@ import pytest
 
 from rlx.driver import HOST, Buffer
 from rlx.errors import BindingLimit
-from rlx.ir import GraphBuilder, dtypes, type_of
+from rlx.ir import GraphBuilder, TensorType, dtypes, type_of
 from rlx.ir.interpret import interpret
 from rlx.options import Options
 from rlx.runtime import Session
@@ -113,12 +113,76 @@ def test_a_kernel_of_more_parts_than_a_shader_binds_is_launched_over_ranges(tiny
     _agree(b.build(outputs), {"x": x, "y": y}, tiny)
 
 
-def test_a_table_in_more_parts_than_a_shader_binds_is_refused_with_both_numbers(tiny):
-    table, rows = np.zeros((900, 10), np.float32), np.zeros((5, 1), np.int32)
-    b = GraphBuilder("gather")
-    taken = b.emit(
-        "gather", b.input("table", type_of(table)), b.input("rows", type_of(rows)),
-        offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0,), slice_sizes=(1, 10),
+def _gather(b, table, rows):
+    width = table.type.sizes[1]
+    return b.emit(
+        "gather", table, rows,
+        offset_dims=(1,), collapsed_slice_dims=(0,), start_index_map=(0,), slice_sizes=(1, width),
     )  # fmt: skip
-    with pytest.raises(BindingLimit, match=r"11 parts .* 4096 bytes, .* 8 at once"):
-        Session(tiny, NO_CACHE).compile(b.build({"y": taken}))
+
+
+@pytest.mark.parametrize(("dtype", "index"), [(np.float32, np.int32), (np.int64, np.int64), (np.float16, np.int32)])
+def test_a_table_of_more_parts_than_a_shader_binds_is_gathered_by_ranges_of_it(tiny, dtype, index):
+    rng = np.random.default_rng(11)
+    table = rng.integers(-50, 50, (1900, 7)).astype(dtype)
+    rows = rng.integers(-9, 1909, (90, 1)).astype(index)  # some out of bounds
+    b = GraphBuilder("gather")
+    taken = _gather(b, b.input("table", type_of(table)), b.input("rows", type_of(rows)))
+    _agree(b.build({"y": b.emit("neg", taken)}), {"table": table, "rows": rows}, tiny)
+
+
+def test_what_is_gathered_from_a_large_table_is_normalised_and_summed_with_it(tiny):
+    rng = np.random.default_rng(12)
+    table, rows = rng.normal(size=(1100, 9)).astype(np.float32), rng.integers(0, 1100, (2, 50, 1)).astype(np.int32)
+    b = GraphBuilder("embedding")
+    t, r, other = (
+        b.input("table", type_of(table)),
+        b.input("rows", type_of(rows[0])),
+        b.input("other", type_of(rows[0])),
+    )
+    taken = _gather(b, t, r)
+    outputs = {"softmax": b.emit("softmax", taken, axis=1), "both": b.emit("sub", taken, _gather(b, t, other))}
+    outputs["sum"] = b.emit("reduce_sum", taken, dimensions=(0,))  # a row each, and then one: not fused
+    _agree(b.build(outputs), {"table": table, "rows": rows[0], "other": rows[1]}, tiny, rtol=2e-5)
+
+
+@pytest.mark.parametrize("combiner", ["set", "add"])
+def test_updates_reach_a_large_result_in_their_order_wherever_they_overlap(tiny, combiner):
+    rng = np.random.default_rng(13)
+    x, u = (rng.integers(-9, 9, shape).astype(np.float32) for shape in ((9000,), (300, 7)))
+    at = (rng.integers(0, 70, (300, 1)) * 129).astype(np.int32)  # many meet, none may be lost at a cut
+    b = GraphBuilder("scatter")
+    y = b.emit(
+        "scatter", *(b.input(name, type_of(a)) for name, a in (("x", x), ("at", at), ("u", u))),
+        update_window_dims=(1,), inserted_window_dims=(), scatter_dims_to_operand_dims=(0,), combiner=combiner,
+    )  # fmt: skip
+    _agree(b.build({"y": y}), {"x": x, "at": at, "u": u}, tiny)
+
+
+def test_slices_begin_anywhere_in_a_large_tensor(tiny):
+    rng = np.random.default_rng(14)
+    x, u = (rng.integers(-9, 9, shape).astype(np.float32) for shape in ((130, 90), (60, 40)))
+    b = GraphBuilder("slices")
+    v, w = b.input("x", type_of(x)), b.input("u", type_of(u))
+    at = [b.input(name, TensorType((), dtypes.i32)) for name in "ij"]
+    outputs = {"slice": b.emit("dynamic_slice", v, *at, sizes=(60, 40))}
+    outputs["updated"] = b.emit("dynamic_update_slice", v, w, *at)
+    _agree(b.build(outputs), {"x": x, "u": u, "i": np.int32(47), "j": np.int32(300)}, tiny)
+
+
+@pytest.mark.parametrize(("shape", "dimensions"), [((9000,), (0,)), ((100, 90), (0,))])
+def test_sums_longer_than_a_shader_binds_go_on_where_the_launch_before_ended(tiny, shape, dimensions):
+    x = np.random.default_rng(15).integers(-9, 10, shape).astype(np.float32)
+    b = GraphBuilder("sums")
+    v = b.input("x", type_of(x))
+    outputs = {"sum": b.emit("neg", b.emit("reduce_sum", v, dimensions=dimensions))}
+    outputs["running"] = b.emit("cumsum", v, dimension=dimensions[0])
+    outputs["first"] = b.emit("argmax", v, dimension=dimensions[0])
+    _agree(b.build(outputs), {"x": x}, tiny)
+
+
+def test_a_row_too_long_to_sort_is_refused_with_both_numbers(tiny):
+    b = GraphBuilder("sort")
+    y = b.emit("sort", b.input("x", TensorType((9000,), dtypes.f32)), dimension=0)
+    with pytest.raises(BindingLimit, match=r"36 parts .* 4096 bytes, .* 8 at once"):
+        Session(tiny, NO_CACHE).compile(b.build({"y": y}))

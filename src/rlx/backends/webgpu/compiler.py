@@ -57,9 +57,23 @@ def compile_graph(graph: Graph, device: Device, options: Options, *, donate: Col
 def _compile(
     graph: Graph, device: Device, options: Options, dispatch: Dispatch = (), donate: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """(manifest, sections) of a graph in primitives, all of it for the device."""
+    """(manifest, sections) of a graph in primitives, all of it for the device.
+
+    Where kernels bind too much to be divided, primitives get a kernel each: those can be divided in more ways.
+    """
     target = _target(device)
     program = lower(graph, WebGpuTemplates(target), fuse=options.optimize, dispatch=dispatch, donate=donate)
+    try:
+        return _planned(program, target, options)
+    except BindingLimit:
+        if not options.optimize:
+            raise
+    program = lower(graph, WebGpuTemplates(target), fuse=False, dispatch=dispatch, donate=donate)
+    return _planned(program, target, options)
+
+
+def _planned(program: LoweredProgram, target: WgslTarget, options: Options) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """(manifest, sections) of a lowered program."""
     places, persistent_bytes, constants = place_persistent(program)
     shaders: dict[str, int] = {}
     within: set[int] = set()

@@ -67,8 +67,12 @@ def _combine(op: str, ranges: list[Interval]) -> Interval | None:
         case "mul":
             products = (a * c, a * d, b * c, b * d)
             return (min(products), max(products))
+        case "div" if c > 0 and a >= 0:
+            return (a // d, b // c)
         case "div" if c > 0:
             return (min(a, 0), max(b, 0))
+        case "rem" if c == d and a >= 0 and a // c == b // c:
+            return (a % c, b % c)
         case "rem" if c > 0:
             return (max(a, 1 - d) if a < 0 else 0, min(b, d - 1) if b > 0 else 0)
         case "min":

@@ -211,10 +211,10 @@ def _locals_are_places(form: Form) -> bool:
 def _lanes(found: Sequence[Stmt | _Loops]) -> Form | None:
     nests = [p for p in found if isinstance(p, _Loops)]
     lane = nests[0].loops[-1]
-    most = _most(lane.extent)
+    most = most_turns(lane.extent)
     if most is None or any(isinstance(p, Store) for p in found):
         return None
-    if any(n.loops[-1].var.name != lane.var.name or _most(n.loops[-1].extent) != most for n in nests):
+    if any(n.loops[-1].var.name != lane.var.name or most_turns(n.loops[-1].extent) != most for n in nests):
         return None
     arrays = {p.memory.name for p in found if isinstance(p, Local)}
     parts: list[Stmt | Nest] = []
@@ -249,8 +249,8 @@ def _lanes(found: Sequence[Stmt | _Loops]) -> Form | None:
     return Form(tuple(parts), lane, most)
 
 
-def _most(extent: Expr) -> int | None:
-    """The greatest value of a lane's end: a constant, or the smaller of one and what is left."""
+def most_turns(extent: Expr) -> int | None:
+    """The greatest value of a loop's end: a constant, or the smaller of one and what is left; None for any other."""
     if isinstance(extent, Apply) and extent.op == "min":
         extent = extent.args[0]
     return int(extent.value.real) if isinstance(extent, Const) else None
