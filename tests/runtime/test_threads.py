@@ -26,14 +26,17 @@ class Spy:
     def __init__(self, executable: Any) -> None:
         self._executable = executable
         self.threads: list[int] = []
-        if hasattr(executable, "run_arrays"):
-            self.run_arrays = self._noted(executable.run_arrays)
+        for name in ("run_arrays", "run_fitting"):
+            if hasattr(executable, name):
+                setattr(self, name, self._noted(getattr(executable, name)))
         self.run = self._noted(executable.run)
 
-    def _noted(self, run: Callable[..., None]) -> Callable[..., None]:
-        def noted(*arguments: object) -> None:
-            self.threads.append(threading.get_ident())
-            run(*arguments)
+    def _noted(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: object) -> Any:
+            done = run(*arguments)
+            if done is not False:  # run_fitting's word for nothing having run
+                self.threads.append(threading.get_ident())
+            return done
 
         return noted
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlx.driver import handover
+from rlx.driver.array_object import array_address
 from rlx.driver.device import Device
 from rlx.driver.foreign import ForeignBytes
-from rlx.driver.host_memory import array_address
 from rlx.driver.layout import array_at, byte_range, dense_strides
 from rlx.driver.memory import device_memory
 from rlx.errors import ArrayInterfaceError, BufferMismatch, IRError, NotHostMemory

@@ -13,7 +13,6 @@ import ctypes
 import mmap
 import os
 import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -123,27 +122,3 @@ def _capacity() -> int:
 
 #: The memory that NumPy arrays live in.
 HOST_MEMORY = HostMemory(kinds={"pinned": HostMemory(locked=True)})
-
-
-#: Where an array object keeps its data pointer: right after the object's head, by NumPy's published C ABI.
-_POINTER_AT = object.__basicsize__
-
-
-def _array_address(array: np.ndarray) -> int:
-    """The address of an array's first element; `array.ctypes.data` takes ten times as long."""
-    return ctypes.c_void_p.from_address(id(array) + _POINTER_AT).value or 0
-
-
-def _abi_holds() -> bool:
-    """Whether this interpreter lays arrays out so: `id` is an address, and each pointer is where it should be."""
-    base = np.arange(12, dtype=np.int16).reshape(3, 4)
-    return sys.implementation.name == "cpython" and all(
-        _array_address(a) == a.__array_interface__["data"][0] for a in (base, base[1:, 2:], base[::-1])
-    )
-
-
-#: Bytes from an array object to its data pointer; None where this interpreter lays arrays out in another way.
-ARRAY_POINTER_AT: int | None = _POINTER_AT if _abi_holds() else None
-
-#: The address of an array's first element.
-array_address = _array_address if ARRAY_POINTER_AT is not None else lambda array: array.__array_interface__["data"][0]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from rlx.driver import Buffer, Device, Executable
-from rlx.driver.host_memory import array_address
+from rlx.driver.array_object import array_address
 from rlx.errors import ProgramClosed, ShapeMismatch
 from rlx.ir import TensorType
 from rlx.runtime.donation import check_arrays
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from rlx.driver import CommandStream
     from rlx.runtime.report import Report
 
-_ndarray = np.ndarray
 #: Results from this many bytes on take the memory that earlier ones have left: fresh pages cost more than most work.
 _KEPT = 1 << 20
-_DENSE = 0x1 | 0x100  # NumPy's flags of arrays that are C-contiguous and aligned to their elements
 
 
 @runtime_checkable
@@ -39,6 +37,17 @@ class ArrayExecutable(Protocol):
 
     def run_arrays(self, arrays: Sequence[np.ndarray]) -> None:
         """Inputs then outputs: C-contiguous arrays, aligned to their elements. The outputs are written on return."""
+        ...
+
+
+@runtime_checkable
+class FittingExecutable(Protocol):
+    """An executable that itself checks whether arrays fit: the quickest call."""
+
+    def run_fitting(self, objects: list[Any]) -> bool:
+        """Run on inputs, then outputs, where each input is an array that `run_arrays` takes as it is, of its type, and
+        give True; else, or whenever it likes, run nothing and give False. The outputs fit.
+        """
         ...
 
 
@@ -88,7 +97,9 @@ class CompiledGraph:
         self.donated = tuple(donated)
         self.in_inputs = dict(executable.in_inputs) if isinstance(executable, OverwritingExecutable) else {}
         self._run_arrays = executable.run_arrays if isinstance(executable, ArrayExecutable) else None
-        self._quick = None if self.donated else self._run_arrays
+        self._run_fitting = executable.run_fitting if isinstance(executable, FittingExecutable) else None
+        if self.donated:  # which the careful way checks
+            self._run_fitting = None
         self._signature = Signature(
             device,
             self.inputs,
@@ -98,7 +109,7 @@ class CompiledGraph:
             self.in_inputs,
             f"compiled from {source}" if source else None,
         )
-        self._expected = [(name, t.sizes, t.dtype.numpy) for name, t in self.inputs.items()]
+        self._names = tuple(self.inputs)
         self._results = [(name, _maker(t)) for name, t in self.outputs.items()]
 
     @cached_property
@@ -110,8 +121,8 @@ class CompiledGraph:
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:
         """`run` with the inputs as keywords."""
-        if self._quick is not None:
-            results = self._run_quickly(inputs, self._quick)
+        if self._run_fitting is not None:
+            results = self._run_quickly(inputs, self._run_fitting)
             if results is not None:
                 return results
         return self.run(inputs)
@@ -126,8 +137,8 @@ class CompiledGraph:
         Raises MissingInput, UnknownInput, ShapeMismatch or DTypeMismatch before anything runs; ProgramClosed;
         DonationError where a donated input cannot be overwritten, or shares its memory with another or with `out`.
         """
-        if out is None and self._quick is not None:
-            results = self._run_quickly(inputs, self._quick)
+        if out is None and self._run_fitting is not None:
+            results = self._run_quickly(inputs, self._run_fitting)
             if results is not None:
                 return results
         signature = self._signature
@@ -231,7 +242,7 @@ class CompiledGraph:
     def close(self) -> None:
         """Free the program's code and memory; calls after it raise ProgramClosed."""
         executable, self._executable = self._executable, None
-        self._run_arrays = self._quick = None
+        self._run_arrays = self._run_fitting = None
         if executable is not None:
             executable.close()
 
@@ -247,29 +258,19 @@ class CompiledGraph:
         return f"<CompiledGraph ({inputs}) -> ({outputs}) on {self.device}>"
 
     def _run_quickly(
-        self, inputs: Mapping[str, Array], run: Callable[[Sequence[np.ndarray]], None]
+        self, inputs: Mapping[str, Array], run: Callable[[list[Any]], bool]
     ) -> dict[str, np.ndarray] | None:
         """The common call, arrays that fit as they are; None where anything is unusual, and nothing has run."""
-        expected = self._expected
-        if len(inputs) != len(expected):
+        if len(inputs) != len(self.inputs):
             return None
-        arrays = []
-        for name, shape, dtype in expected:
-            array = inputs.get(name)
-            if (
-                type(array) is not _ndarray
-                or (array.dtype is not dtype and array.dtype != dtype)
-                or array.shape != shape
-                or array.flags.num & _DENSE != _DENSE
-            ):
-                return None
-            arrays.append(array)
+        objects = []
+        for name in self._names:
+            objects.append(inputs.get(name))
         results = {}
         for name, make in self._results:
             results[name] = result = make()
-            arrays.append(result)
-        run(arrays)
-        return results
+            objects.append(result)
+        return results if run(objects) else None
 
     def _open(self) -> Executable:
         if self._executable is None:

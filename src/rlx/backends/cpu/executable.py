@@ -3,8 +3,8 @@
 A `CpuExecutable` owns its image, its arena, its scratch and its persistent memory: constants and what setup made of the
 weights, but for packed weights, which programs may share (packed_weights.py). It keeps the parameters' arrays that its
 runs read. `bind_parameters` must come before the first `run`; it runs the program's setup. Runs of one executable take
-turns (a lock), so any thread may call; in steady state a run allocates nothing and holds no GIL. Every run gives the
-same bits, whatever the number of threads.
+turns (a lock), so any thread may call; in steady state a run allocates nothing and holds no GIL, but where it is brief
+(walker.py). Every run gives the same bits, whatever the number of threads.
 
 Donation. An output of `in_inputs` is computed in the memory of a donated input, and copied from there where the memory
 given for it is elsewhere.
@@ -29,10 +29,10 @@ from rlx.backends.cpu.host import check_processors, request_tiles, resolve_targe
 from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.packed_weights import SHARED, PackedBlock, without
 from rlx.backends.cpu.runner import CpuRunner
-from rlx.backends.cpu.walker import ARENA, FIRST_ARGUMENT, BoundProgram
+from rlx.backends.cpu.walker import ARENA, ENDED, FIRST_ARGUMENT, TAKEN, UNFIT, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
+from rlx.driver.array_object import LAYOUT_HOLDS, array_address
 from rlx.driver.fork import renew_in_child
-from rlx.driver.host_memory import ARRAY_POINTER_AT, array_address
 from rlx.driver.huge_pages import ask_for_huge_pages
 from rlx.errors import DriverError
 from rlx.ir import TensorType, dtypes
@@ -69,6 +69,8 @@ class CpuExecutable:
         self._steps = BoundProgram(artifact, "steps", self._image, options.threads, options.affinity)
         self._threads = options.threads
         self._debug = options.debug_memory
+        #: Whether runs take more than the walker, or it cannot read arrays: `run_fitting` then never runs anything.
+        self._plain_runs_only = not LAYOUT_HOLDS or self._debug or bool(self._moves)
         self._arena = DeviceArena(device, self._steps.plan, debug=options.debug_memory)
         self._persistent = DeviceArena(device, manifest["persistent_bytes"])
         constants = artifact.sections["constants"]
@@ -85,9 +87,8 @@ class CpuExecutable:
             self._prepare([], [])
 
     def renew(self) -> None:
-        """Make the lock anew, and look for workers at the next run; see `rlx.driver.fork`."""
+        """Make the lock anew; see `rlx.driver.fork`."""
         self._lock = threading.Lock()
-        self._quick = False  # whether runs need no more than the walker: everything was seen to be in order
 
     def bind_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
         """Give the weights, by name. Runs the setup.
@@ -98,7 +99,6 @@ class CpuExecutable:
         """
         given = [parameters[name] for name in self.parameters]
         arrays = [_aligned(array) for array in given]
-        self._quick = False
         self._prepare(arrays, given)
         read = set(self._steps.relocations[:, 1].tolist())
         first = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
@@ -153,26 +153,35 @@ class CpuExecutable:
             self._run(addresses)
 
     def run_arrays(self, arrays: Sequence[np.ndarray]) -> None:
-        """`run_addresses` on the memory of arrays, whose addresses native code reads: the quick path."""
+        """`run_addresses` on the memory of arrays."""
         with self._lock:
-            if not self._quick:
-                self._run([array_address(a) for a in arrays])
-                self._quick = ARRAY_POINTER_AT is not None and not self._debug
-                return
-            self._call[:] = list(map(id, arrays))
-            steps = self._steps
+            self._run([array_address(a) for a in arrays])
+
+    def run_fitting(self, objects: list[Any]) -> bool:
+        """Run on inputs, then outputs, if the inputs are arrays that fit as they are; else, or where nothing has run
+        yet, run nothing and give False. Native code checks, and reads the arrays' addresses.
+
+        A brief program's run is one step for all other threads. So it needs no lock: runs that let others in set TAKEN.
+        """
+        steps = self._steps
+        if steps.brief:
+            return steps.call(steps.state_address, id(objects)) == ENDED
+        with self._lock:
             try:
-                if steps.walk_arrays(steps.state_address):
+                status = steps.call(steps.state_address, id(objects))
+                if status:
+                    if status == UNFIT:
+                        return False
                     steps.go_on()
             except BaseException:
                 steps.abandon()
                 raise
-            if self._moves:
-                self._hand_out([array_address(a) for a in arrays])
+            return True
 
     def _run(self, addresses: Sequence[int]) -> None:
         if not self._ready:
             self._refuse()
+        self._steps.state[TAKEN] = 1
         self._call[:] = addresses
         if self._debug:
             self._arena.poison()
@@ -180,6 +189,7 @@ class CpuExecutable:
         if self._debug:
             self._arena.check()
         self._hand_out(addresses)
+        self._steps.state[TAKEN] = self._plain_runs_only
 
     def _hand_out(self, addresses: Sequence[int]) -> None:
         """Copy outputs that lie in donated inputs to where they are asked for, if that is elsewhere."""
@@ -211,6 +221,7 @@ class CpuExecutable:
             if not self._ready:
                 self._refuse()
             addresses = [b.address for b in (*inputs, *outputs)]
+            self._steps.state[TAKEN] = 1  # until a plain run has set everything right
             self._call[:] = addresses
             timings = self._steps.timings()
             self._hand_out(addresses)
@@ -243,7 +254,8 @@ class CpuExecutable:
         for runner in list(self._runners):
             runner.close()
         with self._lock:
-            self._ready, self._quick, self._closed = False, False, True
+            self._ready, self._closed = False, True
+            self._steps.state[TAKEN] = 1
             self._blocks = set()
             for arena in (self._arena, self._persistent, self._scratch):
                 arena.close()

@@ -1,8 +1,9 @@
 ; The native half of the CPU runtime: the walker that runs a program, and the loop that workers sit in.
 ;
 ; rlx_run(state) executes records until the program ends (0) or its budget is spent (1: call again to go on).
-; rlx_run_arrays(state) is rlx_run on array objects, whose places the first arguments' base words hold. Word 11 of the
-; state tells how many bytes into an object its data pointer is, word 12 how many objects there are.
+; rlx_call(state, list) begins a run on the array objects in a Python list, inputs then outputs. It runs nothing and gives
+; 2 where an input is not an array of NumPy's own as the table tells that word 12 of the state points to, or where word
+; 13 is not 0. Word 11 tells how many objects there are; fields of objects are those of rlx.driver.array_object.
 ; rlx_worker(pool, w) serves worker w until the pool stops. Layouts are those of walker.py and pool.py.
 ;
 ; A parallel launch gives each thread a share of the grid, always the same one, so that what a thread brought into its
@@ -424,32 +425,102 @@ leave:
   ret i32 %status
 }
 
-define i32 @rlx_run_arrays(ptr %state) nounwind {
+; Objects: references, type, data, rank, sizes, strides, base, dtype, flags; references, type, size, items.
+%array = type { i64, ptr, ptr, i32, ptr, ptr, ptr, ptr, i32 }
+%list = type { i64, ptr, i64, ptr }
+
+; The table: how many inputs, the type of arrays; then for each input its dtype, its rank and its sizes.
+define i32 @rlx_call(ptr %state, ptr %objects) nounwind {
 entry:
   %bases.p = getelementptr i64, ptr %state, i64 5
+  %count.p = getelementptr i64, ptr %state, i64 11
+  %expected.p = getelementptr i64, ptr %state, i64 12
+  %taken.p = getelementptr i64, ptr %state, i64 13
+  %items.p = getelementptr %list, ptr %objects, i32 0, i32 3
   %bases = load ptr, ptr %bases.p
-  %first = getelementptr i64, ptr %bases, i64 2
-  %at.p = getelementptr i64, ptr %state, i64 11
-  %at = load i64, ptr %at.p
-  %n.p = getelementptr i64, ptr %state, i64 12
-  %n = load i64, ptr %n.p
-  br label %next
+  %count = load i64, ptr %count.p
+  %expected = load ptr, ptr %expected.p
+  %items = load ptr, ptr %items.p
+  %inputs = load i64, ptr %expected
+  %ours.p = getelementptr i64, ptr %expected, i64 1
+  %ours = load ptr, ptr %ours.p
+  %rows = getelementptr i64, ptr %expected, i64 2
+  %taken = load i64, ptr %taken.p
+  %free = icmp eq i64 %taken, 0
+  br i1 %free, label %next, label %unfit
 
 next:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %read ]
-  %all = icmp sge i64 %i, %n
-  br i1 %all, label %run, label %read
+  %i = phi i64 [ 0, %entry ], [ %i.next, %size ]
+  %row = phi ptr [ %rows, %entry ], [ %row.next, %size ]
+  %checked = icmp sge i64 %i, %inputs
+  br i1 %checked, label %take, label %object
 
-read:
-  %base.p = getelementptr i64, ptr %first, i64 %i
-  %object = load ptr, ptr %base.p
-  %place = getelementptr i8, ptr %object, i64 %at
-  %address = load i64, ptr %place
-  store i64 %address, ptr %base.p
+object:
+  %item.p = getelementptr ptr, ptr %items, i64 %i
+  %item = load ptr, ptr %item.p
+  %type.p = getelementptr %array, ptr %item, i32 0, i32 1
+  %type = load ptr, ptr %type.p
+  %is.array = icmp eq ptr %type, %ours
+  br i1 %is.array, label %array, label %unfit
+
+array:
+  %flags.p = getelementptr %array, ptr %item, i32 0, i32 8
+  %dtype.p = getelementptr %array, ptr %item, i32 0, i32 7
+  %rank.p = getelementptr %array, ptr %item, i32 0, i32 3
+  %sizes.p = getelementptr %array, ptr %item, i32 0, i32 4
+  %flags = load i32, ptr %flags.p
+  %dtype = load ptr, ptr %dtype.p
+  %rank.short = load i32, ptr %rank.p
+  %sizes = load ptr, ptr %sizes.p
+  %row.rank.p = getelementptr i64, ptr %row, i64 1
+  %row.dtype = load ptr, ptr %row
+  %row.rank = load i64, ptr %row.rank.p
+  %dense.flags = and i32 %flags, 257 ; C-contiguous, aligned
+  %is.dense = icmp eq i32 %dense.flags, 257
+  %same.dtype = icmp eq ptr %dtype, %row.dtype
+  %rank = zext i32 %rank.short to i64
+  %same.rank = icmp eq i64 %rank, %row.rank
+  %good = and i1 %is.dense, %same.dtype
+  %alike = and i1 %good, %same.rank
+  %row.sizes = getelementptr i64, ptr %row, i64 2
+  %row.next = getelementptr i64, ptr %row.sizes, i64 %rank
   %i.next = add i64 %i, 1
-  br label %next
+  br i1 %alike, label %size, label %unfit
+
+size:
+  %d = phi i64 [ 0, %array ], [ %d.next, %compare ]
+  %compared = icmp sge i64 %d, %rank
+  br i1 %compared, label %next, label %compare
+
+compare:
+  %size.p = getelementptr i64, ptr %sizes, i64 %d
+  %row.size.p = getelementptr i64, ptr %row.sizes, i64 %d
+  %size.here = load i64, ptr %size.p
+  %row.size = load i64, ptr %row.size.p
+  %same.size = icmp eq i64 %size.here, %row.size
+  %d.next = add i64 %d, 1
+  br i1 %same.size, label %size, label %unfit
+
+take:
+  %o = phi i64 [ 0, %next ], [ %o.next, %taking ]
+  %all = icmp sge i64 %o, %count
+  br i1 %all, label %run, label %taking
+
+taking:
+  %o.item.p = getelementptr ptr, ptr %items, i64 %o
+  %o.item = load ptr, ptr %o.item.p
+  %data.p = getelementptr %array, ptr %o.item, i32 0, i32 2
+  %data = load i64, ptr %data.p
+  %base = add i64 %o, 2
+  %base.p = getelementptr i64, ptr %bases, i64 %base
+  store i64 %data, ptr %base.p
+  %o.next = add i64 %o, 1
+  br label %take
 
 run:
   %status = call i32 @rlx_run(ptr %state)
   ret i32 %status
+
+unfit:
+  ret i32 2
 }

@@ -22,6 +22,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,13 +30,15 @@ from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.pool import pool
 from rlx.driver import Artifact, DeviceArena, MemoryPlan
 from rlx.driver.fork import renew_in_child
-from rlx.driver.host_memory import ARRAY_POINTER_AT
+from rlx.ir import dtypes
 
 LAUNCH, COPY, BRANCH, JUMP, END = 1, 2, 3, 4, 0
 RECORD_WORDS = 8
 ALIGNMENT = 64
 ARENA, PERSISTENT, FIRST_ARGUMENT = 0, 1, 2
 
+#: Programs of at most so many estimated nanoseconds keep the GIL: to let it go and lock the program costs 300.
+BRIEF_NS = 5_000
 #: Estimated nanoseconds between looks at pending signals.
 SLICE_NS = 50_000_000
 #: A thread is worth starting on a launch for this many nanoseconds of its own work.
@@ -60,16 +63,23 @@ CHUNK_NS = 100_000
     SCRATCH,
     SCRATCH_STRIDE,
     SIZES,
-    POINTER_AT,
     OBJECTS,
-) = range(13)
+    EXPECTED,
+    TAKEN,
+) = range(14)
+
+#: What the walker and `rlx_call` give: the program ended; there is more to do; nothing has run.
+ENDED, MORE, UNFIT = range(3)
 
 
 class BoundProgram:
     """One step list bound to memory: the walker's state block and what it points to. One thread at a time may run it.
 
-    walk: the native walker; takes `state_address`, and gives 1 where there is more to do, 0 at the end.
-    walk_arrays: the same, where the base words of inputs and outputs hold the `id`s of arrays.
+    walk: the native walker; takes `state_address`, and gives MORE or ENDED.
+    call: begins a run on the arrays in a list, inputs then outputs, if the inputs are arrays that fit as they are and
+        the state's word TAKEN is 0; takes `state_address` and the `id` of the list, and gives UNFIT too. Only for
+        interpreters where rlx.driver.array_object.LAYOUT_HOLDS.
+    brief: whether `call` holds the GIL, so that no other thread can see the run half done; it never gives MORE.
     """
 
     def __init__(
@@ -93,7 +103,12 @@ class BoundProgram:
         chunks = np.clip(self.records[launches, 5] // (CHUNK_NS * shares), CHUNKS, MOST_CHUNKS)
         self.records[launches, 7] = -(-self.records[launches, 3] // (chunks * shares))
         self.walk = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
-        self.walk_arrays = type(self.walk)(image.function("rlx_run_arrays"))
+        self.brief = bool(
+            np.isin(self.records[:, 0], (LAUNCH, COPY, END)).all() and self.records[:, 5].sum() <= BRIEF_NS
+        )
+        call = (ctypes.PYFUNCTYPE if self.brief else ctypes.CFUNCTYPE)(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
+        self.call = call(image.function("rlx_call"))
+        self._expected = _expected(artifact.manifest["inputs"])
         self._image, self._threads = image, threads
         self._pool = pool(affinity)
         self._arguments = len(artifact.manifest["inputs"]) + len(artifact.manifest["outputs"])
@@ -104,6 +119,7 @@ class BoundProgram:
     def renew(self) -> None:
         """Look for workers at the next run; see `rlx.driver.fork`."""
         self._started = False
+        self.state[TAKEN] = 1
 
     def bind(self, bases: np.ndarray, fixed: np.ndarray, scratch: DeviceArena, stride: int) -> None:
         """Resolve the slots whose base is fixed (bool a base); the rest are resolved by the walker at each run."""
@@ -121,8 +137,9 @@ class BoundProgram:
         state[BUDGET] = SLICE_NS
         state[SCRATCH] = scratch.address
         state[SCRATCH_STRIDE] = stride
-        state[POINTER_AT] = ARRAY_POINTER_AT or 0
         state[OBJECTS] = self._arguments
+        state[EXPECTED] = self._expected.ctypes.data
+        state[TAKEN] = 1
 
     def twin(self) -> BoundProgram:
         """The same steps, to be bound to other memory."""
@@ -157,7 +174,7 @@ class BoundProgram:
         self._started = True
 
     def go_on(self) -> None:
-        """Finish a run after `walk` has come back with 1."""
+        """Finish a run that has come back with MORE."""
         while self.walk(self.state_address):
             pass
 
@@ -181,3 +198,11 @@ class BoundProgram:
             self.state[BUDGET] = SLICE_NS
             self.state[PC] = 0
         return times
+
+
+def _expected(inputs: Sequence[tuple[str, str, Sequence[int]]]) -> np.ndarray:
+    """The table by which `rlx_call` knows arrays that fit: name, dtype and sizes of each input."""
+    words = [len(inputs), id(np.ndarray)]
+    for _, dtype, sizes in inputs:
+        words += [id(dtypes.by_name(dtype).numpy), len(sizes), *sizes]
+    return np.array(words, np.int64)
