@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
 from llvmlite import ir
@@ -28,12 +29,13 @@ from rlx.backends.cpu.attention_few import MOST, FewQueriesKernel, few_queries_k
 from rlx.backends.cpu.attention_plan import AttentionPlan, plan_attention
 from rlx.backends.cpu.attention_softmax import RowSoftmax, rows_together
 from rlx.backends.cpu.gemm_epilogue import TileWriter
-from rlx.backends.cpu.gemm_operand import Rows, RowsCopied, RowsInPlace, rows_in_place
+from rlx.backends.cpu.gemm_operand import Rows, RowsCopied, RowsInPlace, rows_in_place, when
 from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel
 from rlx.backends.cpu.gemm_tile import TileCode, tile_function
 from rlx.backends.cpu.gemm_view import MatrixView, matrix_view, split_index
 from rlx.backends.cpu.matmul import epilogue_identity
 from rlx.codegen.kernel import Cost, Memory, Store, TemplateKernel
+from rlx.codegen.llvm.frame import Cell
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import F32, I1, I32, I64, VOID, constant, real, vector
 from rlx.codegen.lower.templates import AttentionSpec, Epilogue
@@ -59,8 +61,8 @@ def attention_kernel(target: Target, spec: AttentionSpec, epilogue: Epilogue) ->
     if q.rows.count <= MOST:
         kernel = few_queries_kernel(target, spec, epilogue)
     else:
-        sizes = (q.rows.count, k.rows.count, q.columns.count, v.columns.count)
-        plan = plan_attention(target, f32, prod(spec.batch), *sizes)
+        sizes = (prod(spec.batch), q.rows.count, k.rows.count, v.columns.count)
+        plan = plan_attention(target, f32, *sizes, causal=spec.causal is not None)
         kernel = AttentionKernel(target, spec, plan, q, k, v, epilogue)
     if kernel is None:
         return None
@@ -188,6 +190,7 @@ class AttentionKernel:
             places[name] = e.element_pointer(e.scratch, f32, I64(offset))
             offset += nbytes // f32.itemsize
         total = self.q.rows.count
+        finite = e.cell(I1(0))
         with e.loop(e.begin, e.end) as index:
             matrix, block = split_index(e, index, (self.matrices, self.query_blocks))
             first = e.integer_mul(block, I64(self.plan.queries))
@@ -199,7 +202,7 @@ class AttentionKernel:
                     b = e.builder
                     fresh = b.or_(b.icmp_signed("==", index, e.begin), b.icmp_signed("==", block, I64(0)))
             ahead = self._ahead(e, index) if self.brings_near else None
-            _Item(self, e, places, matrix, first, count, fresh, ahead).emit()
+            _Item(self, e, places, matrix, first, count, fresh, finite, ahead).emit()
 
     def _ahead(self, e: FunctionEmitter, index: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The matrix and the first query of the grid index that follows, of this one at the end."""
@@ -213,6 +216,8 @@ class _Item:
     """The code of one grid index: `count` queries from `first` on, of one matrix.
 
     places: of the parts of scratch memory. fresh: whether keys and values are not in place already.
+    finite: where it is kept whether the matrix's values are finite. ahead: the matrix and the first query of the grid
+        index that follows; None where nothing is asked for ahead.
     """
 
     kernel: AttentionKernel
@@ -222,6 +227,7 @@ class _Item:
     first: ir.Value
     count: ir.Value
     fresh: ir.Value
+    finite: Cell
     ahead: tuple[ir.Value, ir.Value] | None
 
     def emit(self) -> None:
@@ -232,7 +238,7 @@ class _Item:
             softmax.begin(e, self.places["largest"], self.places["total"], self.count)
             self._zero_sums()
         all_keys = I64(kernel.k.rows.count)
-        finite = self._values_are_finite() if kernel.skips else I1(0)
+        finite = self._look_at_values() if kernel.skips else I1(0)
         with e.loop(I64(0), self._seen(finite, self.count, I64(0), all_keys), plan.keys) as key:
             keys = all_keys
             if kernel.streams:
@@ -246,7 +252,9 @@ class _Item:
                 self._bring_near(row, key)
                 rows = {name: self._at(name, row) for name in ("largest", "total")}
                 rows |= {name: self.places[name] for name in ("scores", "change")}
-                softmax.emit(e, rows, self.matrix, e.integer_add(self.first, row), height, key, seen)
+                softmax.emit(
+                    e, rows, self.matrix, e.integer_add(self.first, row), height, key, self._whole_vectors(seen, keys)
+                )
                 self._mix(row, height, values, value_row, seen)
                 if not kernel.streams:
                     self._write(row, height, I64(0))
@@ -279,34 +287,46 @@ class _Item:
 
     # -- what a causal mask leaves out -----------------------------------------------------------------------------
 
+    def _look_at_values(self) -> ir.Value:
+        """Whether every value of the matrix is finite: then weights of 0 leave no trace in the sums."""
+        with when(self.e, self.fresh):
+            self.e.write_cell(self.finite, self._values_are_finite())
+        return real(self.e.read_cell(self.finite))
+
     def _values_are_finite(self) -> ir.Value:
-        """Whether every value of the matrix is: then weights of 0 leave no trace in the sums."""
         e, v, lanes = self.e, self.kernel.v, self.kernel.plan.lanes
         zero = constant(vector(F32, lanes), 0.0)
-        traces = e.cell(zero)
         width = v.columns.count
+        traces = [e.cell(zero) for _ in range(0, width, lanes)]
         start = v.pointer(e, self.matrix, 0, 0)
         with e.loop(I64(0), I64(v.rows.count)) as row:
             line = e.element_pointer(start, f32, e.integer_mul(row, I64(v.rows.stride or 0)))
-            for at in range(0, width, lanes):
+            for trace, at in zip(traces, range(0, width, lanes), strict=True):
                 mask = None if at + lanes <= width else e.mask_for(I64(width - at), lanes)
                 value = real(e.load_lanes(e.element_pointer(line, f32, I64(at)), f32, lanes, mask))
-                e.write_cell(traces, e.fma(value, zero, real(e.read_cell(traces))))
-        return e.not_(e.any(e.is_nan(real(e.read_cell(traces)))))
+                e.write_cell(trace, e.fma(value, zero, real(e.read_cell(trace))))
+        total = reduce(e.builder.fadd, (real(e.read_cell(trace)) for trace in traces))
+        return e.not_(e.any(e.is_nan(total)))
 
     def _seen(self, finite: ir.Value, queries: ir.Value, key: ir.Value, keys: ir.Value) -> ir.Value:
-        """How many of the `keys` keys from `key` on the item's first `queries` queries may see: whole panels, or all.
+        """How many of the `keys` keys from `key` on the item's first `queries` queries may see.
 
         At least one, so that there is a score to begin with.
         """
         e, kernel = self.e, self.kernel
         if not kernel.skips:
             return keys
-        b, columns = e.builder, kernel.plan.score_columns
         last = e.integer_add(e.integer_add(self.first, queries), I64(kernel.spec.causal or 0))
-        panels = b.sdiv(e.intrinsic("smax", b.sub(last, e.integer_add(key, I64(1))), I64(0)), I64(columns))
-        seen = e.intrinsic("smin", b.mul(b.add(panels, I64(1)), I64(columns)), keys)
-        return b.select(finite, seen, keys)
+        seen = e.intrinsic("smin", e.intrinsic("smax", e.builder.sub(last, key), I64(1)), keys)
+        return e.builder.select(finite, seen, keys)
+
+    def _whole_vectors(self, seen: ir.Value, keys: ir.Value) -> ir.Value:
+        """`seen` keys and those that share a vector with them, of `keys`."""
+        lanes = self.kernel.plan.lanes
+        if not self.kernel.skips:
+            return keys
+        up = self.e.builder.and_(self.e.integer_add(seen, I64(lanes - 1)), I64(-lanes))
+        return self.e.intrinsic("smin", up, keys)
 
     # -- keys and values -------------------------------------------------------------------------------------------
 

@@ -45,13 +45,13 @@ class AttentionPlan:
 
 
 def plan_attention(
-    target: Target, dtype: DType, batch: int, queries: int, keys: int, depth: int, width: int
+    target: Target, dtype: DType, batch: int, queries: int, keys: int, width: int, *, causal: bool
 ) -> AttentionPlan:
-    """For `batch` attentions of `queries` to `keys` over `depth`, with values of `width`."""
+    """For `batch` attentions of `queries` to `keys`, half of which are hidden where `causal`; values of `width`."""
     lanes = target.lanes(dtype.bits)
     tile = choose_tile(target, dtype, batch, queries, width, min(keys, MOST_KEYS))
     even = keys / -(-keys // MOST_KEYS)
-    columns = _score_columns(target, lanes, tile.rows, math.ceil(even))
+    columns = _score_columns(target, lanes, tile.rows, keys if causal else math.ceil(even), causal)
     block = math.ceil(even / columns) * columns
     tiles = -(-queries // tile.rows)
     query_blocks = max(-(-queries // _MOST_QUERIES), min(tiles // 2, -(-_ITEMS // batch)), 1)
@@ -59,14 +59,18 @@ def plan_attention(
     return AttentionPlan(lanes, tile.rows, columns, tile.columns, rows, block)
 
 
-def _score_columns(target: Target, lanes: int, rows: int, keys: int) -> int:
-    """Columns of a tile of `rows` rows of scores: as many vectors as registers hold, unless they waste too much."""
+def _score_columns(target: Target, lanes: int, rows: int, keys: int, causal: bool) -> int:
+    """Columns of a tile of `rows` rows of scores: as many vectors as registers hold, unless they waste too much.
+
+    Of the last tile that a row of queries needs, half is wasted on average where `causal`.
+    """
     spare = 1 if target.has_fma else 2
     best, columns = math.inf, lanes
     for vectors in range(1, registers(target)):
         if vectors > 1 and (rows * vectors + vectors + spare > registers(target) or (vectors - 1) * lanes >= keys):
             break
-        cost = math.ceil(keys / (vectors * lanes)) * (rows * vectors + _LOAD * (rows + vectors) + _TILE_END)
+        tiles = keys / (2 * vectors * lanes) + 0.5 if causal else math.ceil(keys / (vectors * lanes))
+        cost = tiles * (rows * vectors + _LOAD * (rows + vectors) + _TILE_END)
         if cost < best:
             best, columns = cost, vectors * lanes
     return columns
