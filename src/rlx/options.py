@@ -14,7 +14,7 @@ Environment variables only set defaults, at the time an `Options` is made:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -75,7 +75,8 @@ class Options:
         3 x 3 may be computed in tiles of up to so many outputs by Winograd's minimal filtering, where that is faster:
         with fewer products, other rounding errors, and NaN around what is not finite. See docs/backends.md; only
         "direct" is ever the default.
-    target: CPU instruction set: "native" is what this machine has; the others are refused where it lacks them.
+    target: CPU instruction set: "native" is what this machine has; the others are refused where it lacks them. Devices
+        that are no CPU have none to choose.
     optimize: False keeps the graph as it is written, each op its own kernel (for comparing).
     cache: keep compiled programs on disk, in `cache_dir`, at most `cache_bytes` in all.
     verify: run the verifier after every pass.
@@ -107,7 +108,7 @@ class Options:
     debug_memory: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threads, int) or not 1 <= self.threads <= 256:
+        if type(self.threads) is not int or not 1 <= self.threads <= 256:
             raise OptionError(f"threads is {self.threads!r}, expected a whole number from 1 to 256")
         if self.affinity is not None:
             self._check_affinity(self.affinity)
@@ -117,15 +118,20 @@ class Options:
             raise OptionError(f"convolution is {self.convolution!r}, expected one of {', '.join(CONVOLUTIONS)}")
         if self.target not in TARGETS:
             raise OptionError(f"target is {self.target!r}, expected one of {', '.join(TARGETS)}")
-        if self.cache_bytes < 1:
+        if type(self.cache_bytes) is not int or self.cache_bytes < 1:
             raise OptionError(f"cache_bytes is {self.cache_bytes!r}, expected a whole number above 0")
-        if not self.tune_seconds > 0:
+        if type(self.tune_seconds) not in (int, float) or not self.tune_seconds > 0:
             raise OptionError(f"tune_seconds is {self.tune_seconds!r}, expected seconds above 0")
+        for name in ("optimize", "cache", "verify", "host_fallback", "tune", "debug_memory"):
+            if type(getattr(self, name)) is not bool:
+                raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
+        if not isinstance(self.cache_dir, str | os.PathLike):
+            raise OptionError(f"cache_dir is {self.cache_dir!r}, expected a path")
         object.__setattr__(self, "cache_dir", Path(self.cache_dir))
 
-    def _check_affinity(self, given: Sequence[int]) -> None:
-        numbers = tuple(given)
-        if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(set(numbers)) < len(numbers):
+    def _check_affinity(self, given: Iterable[int]) -> None:
+        numbers = tuple(given) if isinstance(given, Iterable) else (given,)
+        if not all(type(n) is int and n >= 0 for n in numbers) or len(set(numbers)) < len(numbers):
             raise OptionError(f"affinity is {given!r}, expected different processor numbers")
         if len(numbers) < self.threads:
             raise OptionError(
