@@ -16,7 +16,10 @@ from rlx.driver import Buffer, Device
 from rlx.errors import (
     DeviceNotFound,
     DTypeMismatch,
+    InputMismatch,
+    IRError,
     MissingInput,
+    NotAModel,
     NotCompiled,
     ProgramClosed,
     ShapeMismatch,
@@ -173,12 +176,50 @@ def test_a_device_that_is_not_there_lists_those_that_are():
 
 
 @pytest.mark.parametrize(
-    "choice", [{"threads": 0}, {"threads": 1000}, {"precision": "f8"}, {"target": "mmx"}, {"cache_bytes": 0}]
-)
+    "choice",
+    [
+        {"threads": 0}, {"threads": 1000}, {"threads": True}, {"precision": "f8"}, {"target": "mmx"},
+        {"cache_bytes": 0}, {"cache_bytes": "1"}, {"cache_bytes": 1.5}, {"cache_dir": None}, {"affinity": 5},
+        {"tune_seconds": "1"}, {"tune_seconds": float("nan")}, {"optimize": "no"}, {"cache": "0"}, {"tune": "no"},
+        {"verify": 1}, {"host_fallback": None}, {"debug_memory": "yes"},
+    ],
+)  # fmt: skip
 def test_an_option_that_cannot_be_honoured_is_refused(choice):
     (name,) = choice
     with pytest.raises(OptionError, match=name):
         Options(**choice)
+
+
+@pytest.mark.parametrize("sizes", [(2.7, 5), ("a", 5), 3])
+def test_sizes_that_are_no_whole_numbers_are_refused(session, sizes):
+    with pytest.raises(InputMismatch, match="'x'.*whole numbers"):
+        session.compile(linear(Dim("rows"))[0], shapes={"x": sizes})
+
+
+def test_sizes_for_an_unknown_input_are_refused_before_the_first_call(session):
+    with pytest.raises(IRError, match="'z', which is no input"):
+        session.compile(linear(Dim("rows"))[0], shapes={"z": (1,)})
+
+
+def test_what_is_no_model_is_refused_and_a_path_is_to_be_loaded(session):
+    with pytest.raises(NotAModel, match=r"rlx.load\('model.onnx'\)"):
+        session.compile("model.onnx")
+    with pytest.raises(NotAModel, match="None is no model"):
+        session.compile(None)
+
+
+def test_options_are_an_options_object():
+    with pytest.raises(OptionError, match="expected an Options"):
+        Session("cpu", {"threads": 1})
+
+
+def test_a_closed_model_with_open_sizes_compiles_no_more(session, x):
+    model = session.compile(linear(Dim("rows"))[0])
+    model(x=x)
+    model.close()
+    for rows in (3, 2):
+        with pytest.raises(ProgramClosed):
+            model(x=x[:rows])
 
 
 def test_open_sizes_compile_at_the_first_call_once_a_size(session):

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlx.driver import Buffer, Device
 from rlx.driver.fork import renew_in_child
-from rlx.errors import MissingInput, NotCompiled
+from rlx.errors import MissingInput, NotCompiled, ProgramClosed
 from rlx.ir import Dim, TensorType
 from rlx.runtime.program import Array, CompiledGraph
 
@@ -42,6 +42,7 @@ class CompiledModel:
         self._compile_for = compile_for
         self._programs: dict[tuple[tuple[str, tuple[int, ...]], ...], CompiledGraph] = {}
         self._last: CompiledGraph | None = None
+        self._closed = False
         renew_in_child(self)
 
     def renew(self) -> None:
@@ -57,7 +58,7 @@ class CompiledModel:
         return self.program_for(inputs).run(inputs, out)
 
     def program_for(self, inputs: Mapping[str, Array]) -> CompiledGraph:
-        """The program that serves inputs of these shapes."""
+        """The program that serves inputs of these shapes. Raises MissingInput; ProgramClosed after `close`."""
         shapes = {
             name: value.type.sizes if isinstance(value, Buffer) else tuple(np.shape(value))
             for name, value in inputs.items()
@@ -71,6 +72,8 @@ class CompiledModel:
         program = self._programs.get(key)
         if program is None:
             with self._lock:
+                if self._closed:
+                    raise ProgramClosed("the model was closed")
                 program = self._programs.get(key) or self._compile_for(shapes)
                 self._programs[key] = program
         self._last = program
@@ -86,8 +89,9 @@ class CompiledModel:
         return self._last.report
 
     def close(self) -> None:
-        """Close every program."""
+        """Close every program; calls after it raise ProgramClosed."""
         with self._lock:
+            self._closed = True
             for program in self._programs.values():
                 program.close()
             self._programs.clear()

@@ -12,6 +12,7 @@ import importlib
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from rlx import driver, ir
 from rlx.driver import Artifact, Device, Executable
-from rlx.errors import CommandError, IRError
+from rlx.errors import CommandError, InputMismatch, IRError, NotAModel
 from rlx.ir import Dim, Graph, TensorType
 from rlx.options import OptionError, Options
 from rlx.runtime.cache import DiskCache, MemoryCache, digest
@@ -63,6 +64,8 @@ class Session:
 
     def __init__(self, device: Device | str = "cpu", options: Options | None = None) -> None:
         self.device = device if isinstance(device, Device) else Device(device)
+        if not isinstance(options, Options | None):
+            raise OptionError(f"options is {options!r}, expected an Options", hint="rlx.Options(threads=4)")
         self.options = options or Options()
         self._backend = self.device.backend
         precisions = getattr(self._backend, "precisions", ("f32",))
@@ -96,9 +99,14 @@ class Session:
         them (see `rlx.runtime.donation`).
 
         Raises the frontend's errors for sizes that contradict the model, and the compiler's, naming the model's node;
-        UnknownInput where `donate` names no input.
+        InputMismatch for sizes that are no whole numbers; NotAModel; UnknownInput where `donate` names no input.
         """
-        sizes = {name: tuple(int(d) for d in shape) for name, shape in (shapes or {}).items()}
+        if not isinstance(model, Graph | Specializable):
+            hint = f"rlx.load({model!r}) gives the model in a file" if isinstance(model, str | Path) else None
+            raise NotAModel(f"{model!r} is no model: expected a Graph, or what rlx.load gives", hint=hint)
+        sizes = {name: _whole(name, shape) for name, shape in (shapes or {}).items()}
+        if isinstance(model, Graph):
+            _bound(model, sizes)
 
         def compile_for(given: Mapping[str, tuple[int, ...]]) -> CompiledGraph:
             if isinstance(model, Graph):
@@ -248,10 +256,23 @@ def _left_open(inputs: Mapping[str, TensorType], sizes: Mapping[str, tuple[int, 
     return any(isinstance(d, Dim) and d not in given for t in inputs.values() for d in t.shape)
 
 
+def _whole(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """The sizes given for an input. Raises InputMismatch where they are not whole numbers."""
+    try:
+        return tuple(index(d) for d in shape)
+    except TypeError:
+        raise InputMismatch(f"shapes gives {name!r} {shape!r}, expected whole numbers") from None
+
+
 def _with_sizes(graph: Graph, sizes: Mapping[str, tuple[int, ...]]) -> Graph:
     """A graph whose symbols take the sizes that input shapes give them."""
     if not sizes and all(t.is_static for t in graph.input_types.values()):
         return graph
+    return ir.specialize(graph, _bound(graph, sizes))
+
+
+def _bound(graph: Graph, sizes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The sizes that input shapes give a graph's symbols. Raises IRError where the graph declares other inputs."""
     bound: dict[str, int] = {}
     for name, shape in sizes.items():
         declared = graph.input_types.get(name)
@@ -265,4 +286,4 @@ def _with_sizes(graph: Graph, sizes: Mapping[str, tuple[int, ...]]) -> Graph:
                     raise IRError(f"shapes gives dimension {str(dim)!r} both {bound[str(dim)]} and {size}")
             elif dim != size:
                 raise IRError(f"shapes gives {name!r} {shape}, the graph declares {declared}")
-    return ir.specialize(graph, bound)
+    return bound
