@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
-from rlx.errors import DamagedModel, ModelNotFound, NotAModel, TextError
+from rlx.errors import DamagedModel, FrontendError, ModelNotFound, NotAModel, TextError
 from rlx.frontends.load import load
 from rlx.frontends.onnx import OnnxModel
 from rlx.ir.builder import GraphBuilder
@@ -119,3 +121,33 @@ def test_a_file_cut_short_anywhere_is_refused_with_a_type_of_ours(tmp_path):
     with pytest.raises(DamagedModel, match="do not decode") as caught:
         load(path)
     assert "cut short" in caught.value.hint
+
+
+def test_rlx_text_that_is_not_utf_8_is_damaged(tmp_path):
+    file = tmp_path / "net.rlx.txt"
+    file.write_bytes(b"graph \xff")
+    with pytest.raises(DamagedModel, match="UTF-8 at byte 6"):
+        load(file)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "net.onnx"
+    os.mkfifo(pipe)
+    with pytest.raises(NotAModel, match="pipe"):
+        load(pipe)
+
+
+def test_what_the_system_refuses_to_read_is_an_error_of_ours(tmp_path):
+    (tmp_path / "net.rlx.txt").symlink_to(tmp_path / "net.rlx.txt")
+    for path in (tmp_path / "net.rlx.txt" / "x", tmp_path / ("n" * 5000)):
+        with pytest.raises(FrontendError):
+            load(path)
+
+
+def test_an_onnx_file_with_a_name_that_is_not_utf_8_is_damaged(tmp_path, small_model):
+    data = small_model.SerializeToString()
+    for name in (small_model.graph.name, small_model.graph.node[0].op_type, small_model.graph.input[0].name):
+        at = data.index(name.encode())
+        (tmp_path / "net.onnx").write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+        with pytest.raises(DamagedModel, match="not UTF-8"):
+            load(tmp_path / "net.onnx")

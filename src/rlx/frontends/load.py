@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rlx import ir
-from rlx.errors import MissingExtra, ModelNotFound, NotAModel, nearest
+from rlx.errors import DamagedModel, FrontendError, MissingExtra, ModelNotFound, NotAModel, RLXError, nearest
 from rlx.frontends.model import Model
 from rlx.ir.graph import Graph
 
@@ -25,22 +25,39 @@ def load(path: str | os.PathLike[str]) -> Model | Graph:
     """The model in the file or directory `path`; a `Graph` where it is RLX text.
 
     Nothing is compiled or copied to a device. Raises ModelNotFound, NotAModel, DamagedModel or another FrontendError
-    from the frontend; MissingExtra where a package that the frontend needs is not installed; TextError for RLX text
-    that does not parse.
+    from the frontend, FrontendError itself where the system refuses to read; MissingExtra where a package that the
+    frontend needs is not installed; TextError for RLX text that does not parse.
     """
-    place = Path(path)
+    try:
+        return _load(Path(path), path)
+    except RLXError:
+        raise
+    except OSError as error:
+        raise FrontendError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+
+
+def _load(place: Path, path: str | os.PathLike[str]) -> Model | Graph:
     if not place.exists():
         raise ModelNotFound(f"there is no file or directory {str(path)!r}", hint=_siblings(place))
     if place.is_dir():
         return _load_directory(place)
+    if not place.is_file():
+        raise NotAModel(f"{str(path)!r} is a device, a pipe or a socket, expected a file")
     name = place.name.lower()
     if name.endswith(".rlx.txt"):
-        return ir.parse_text(place.read_text(encoding="utf-8"))
+        return ir.parse_text(_text(place))
     with place.open("rb") as file:
         head = file.read(1)
     if name.endswith(".onnx") or head == _ONNX_MAGIC:
         return _frontend("onnx", "onnx").load_onnx(place)
     raise NotAModel(f"{str(path)!r} is not a model that RLX reads", hint=f"expected {_KINDS}")
+
+
+def _text(place: Path) -> str:
+    try:
+        return place.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DamagedModel(f"{str(place)!r} is not UTF-8 at byte {error.start}") from None
 
 
 def _load_directory(place: Path) -> Model:

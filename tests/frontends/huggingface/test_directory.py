@@ -9,6 +9,7 @@ import pytest
 from rlx.errors import (
     DamagedModel,
     ExternalDataRefused,
+    FrontendError,
     InputMismatch,
     InvalidModel,
     ModelNotFound,
@@ -16,6 +17,7 @@ from rlx.errors import (
     UnsupportedModel,
 )
 from rlx.frontends.huggingface import load_huggingface
+from rlx.frontends.load import load
 
 
 def test_inputs_are_open_in_batch_and_sequence_and_outputs_follow(save_bert):
@@ -98,6 +100,7 @@ def test_a_missing_directory_and_missing_files_are_named(tmp_path, save_bert):
         ({"model_type": "gpt2"}, "model_type 'gpt2'"),
         ({"position_embedding_type": "relative_key"}, "'relative_key'"),
         ({"hidden_act": "snake"}, "(?s)'snake'.*gelu"),
+        ({"hidden_act": ["gelu"]}, "hidden_act"),
         ({"is_decoder": True}, "decoder"),
     ],
 )
@@ -181,3 +184,11 @@ def test_a_pooling_folder_outside_the_directory_is_refused(save_bert):
     (directory / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(InvalidModel, match=r"'\.\./1_Pooling'"):
         load_huggingface(directory)
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error_of_ours(save_bert):
+    directory = save_bert(modes={"pooling_mode_mean_tokens": True})
+    (directory / "1_Pooling" / "config.json").unlink()
+    (directory / "1_Pooling" / "config.json").mkdir()
+    with pytest.raises(FrontendError, match="cannot be read"):
+        load(directory)

@@ -77,7 +77,7 @@ def read_bert_config(path: Path) -> BertConfig:
             where=str(path),
         )
     activation = found.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UnsupportedModel(
             f"config.json has hidden_act {activation!r}", where=str(path), hint=f"RLX has: {', '.join(ACTIVATIONS)}"
         )

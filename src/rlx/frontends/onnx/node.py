@@ -160,10 +160,10 @@ class _Decoder:
         if graph.sparse_initializer:
             raise UnsupportedModel(f"graph {graph.name!r} has sparse initializers", where=self.file)
         return ModelGraph(
-            name=graph.name,
-            inputs={v.name: self.declared(v) for v in graph.input},
-            outputs={v.name: self.declared(v) for v in graph.output},
-            initializers={t.name: to_array(t, self.folder) for t in graph.initializer},
+            name=self.text(graph.name),
+            inputs={self.text(v.name): self.declared(v) for v in graph.input},
+            outputs={self.text(v.name): self.declared(v) for v in graph.output},
+            initializers={self.text(t.name): to_array(t, self.folder) for t in graph.initializer},
             nodes=self.nodes(graph.node),
         )
 
@@ -171,12 +171,18 @@ class _Decoder:
         return tuple(self.node(n) for n in nodes)
 
     def node(self, node: NodeProto) -> ModelNode:
-        outputs = tuple(node.output)
-        domain = _domain(node.domain)
-        location = Location(self.file, node.name or next((o for o in outputs if o), node.op_type))
+        inputs, outputs = tuple(map(self.text, node.input)), tuple(map(self.text, node.output))
+        domain, op_type = _domain(self.text(node.domain)), self.text(node.op_type)
+        location = Location(self.file, self.text(node.name) or next((o for o in outputs if o), op_type))
         attrs = {a.name: self.attribute(a, location) for a in node.attribute}
         opset = self.opsets.get(domain, 0)
-        return ModelNode(node.op_type, domain, opset, tuple(node.input), outputs, attrs, location)
+        return ModelNode(op_type, domain, opset, inputs, outputs, attrs, location)
+
+    def text(self, found: str | bytes) -> str:
+        """A name. Raises DamagedModel where it is not UTF-8: protobuf then gives its bytes."""
+        if not isinstance(found, str):
+            raise DamagedModel(f"{self.file!r} has the name {found!r}, which is not UTF-8")
+        return found
 
     def attribute(self, attribute: AttributeProto, location: Location) -> Any:
         if attribute.ref_attr_name:
@@ -224,7 +230,7 @@ class _Decoder:
             return dim.dim_value
         if dim.dim_param in _ANONYMOUS:
             return Dim(f"{name}_{axis}")
-        return Dim(dim.dim_param)
+        return Dim(self.text(dim.dim_param))
 
 
 def check_outputs(model: DecodedModel, file: str) -> None:
