@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from rlx.errors import (
     DamagedTensorFile,
     NotOwner,
     StateMismatch,
+    TensorFileError,
     TensorFileNotFound,
     UnsupportedTensor,
 )
@@ -154,3 +157,23 @@ def test_files_that_are_missing_or_cut_short_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DamagedTensorFile, match="ends at byte 23"):
         handle.load(path)
+
+
+def test_states_are_saved_through_a_link_which_stays(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "state.safetensors"
+    link.symlink_to(target)
+    with BufferHandle("state", STATE) as state:
+        state.save(link)
+        state.load(link)
+    assert link.is_symlink() and target.is_file()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_neither_replaced_nor_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    place = tmp_path / "state"
+    make(place)
+    with BufferHandle("state", STATE) as state:
+        for use in (state.save, state.load):
+            with pytest.raises(TensorFileError, match="expected a file"):
+                use(place)
+    assert place.exists() and not place.is_file() and list(tmp_path.iterdir()) == [place]

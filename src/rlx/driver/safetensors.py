@@ -10,8 +10,8 @@ truncating it is not, as with every mapping. Threads may share a `SafetensorsFil
 and then moved there, so that a reader sees the old one or the new one, whole.
 
 Errors. TensorFileNotFound for a missing file; DamagedTensorFile where lengths or offsets show a file cut short, or the
-header is no JSON; TensorFileError where the header breaks the format's rules; UnsupportedTensor for an element type
-that RLX, or the format, has not.
+header is no JSON; TensorFileError where the header breaks the format's rules, and for what is no file that may be read;
+UnsupportedTensor for an element type that RLX, or the format, has not.
 """
 
 from __future__ import annotations
@@ -83,10 +83,13 @@ class _Entry:
 
 def open_safetensors(path: Path) -> SafetensorsFile:
     """Map the file and check all of its header. Raises as the module says."""
+    _check_is_file(path)
     try:
         file = path.open("rb")
     except FileNotFoundError:
         raise TensorFileNotFound(f"there is no file {str(path)!r}") from None
+    except OSError as error:
+        raise TensorFileError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
     with file:
         size = file.seek(0, 2)
         if size < _LENGTH:
@@ -109,9 +112,12 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
     """Write a file that `open_safetensors` and every other reader of the format takes, replacing what is there.
 
     Equal contents give equal bytes: tensors lie in the order of their element sizes, widest first, then of their names.
-    Raises UnsupportedTensor for a dtype that the format lacks, TensorFileError for a name that it keeps for itself,
-    OSError where the place cannot be written.
+    A link stays, and what it leads to is replaced. Raises UnsupportedTensor for a dtype that the format lacks,
+    TensorFileError for a name that it keeps for itself and for a path that leads to a directory or a device, OSError
+    where the place cannot be written.
     """
+    path = path.resolve()
+    _check_is_file(path)
     if _METADATA in tensors:
         raise TensorFileError(f"a tensor cannot be called {_METADATA!r}: the format keeps that name for its metadata")
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
@@ -139,6 +145,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _check_is_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise TensorFileError(f"{str(path)!r} is a directory, a device or a pipe, expected a file")
 
 
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
