@@ -193,8 +193,8 @@ class ExpressionEmitter(MemoryEmitter):
             mask = active if mask is None else self.builder.and_(self.splat(mask, lanes), active)
         if stride == 1:
             pointer = self.address(memory, load.index)
-            if self.frame.streamed is not None and load.mask is None and memory.name in self.arguments:
-                self.fetch_ahead(pointer)
+            if self.frame.ahead and load.mask is None and self._is_new_each_row(load):
+                self.fetch_ahead(pointer, self.frame.ahead)
             return self.load_lanes(pointer, memory.dtype, lanes, mask, other)
         if stride == -1:
             return self.load_reversed(self.address(memory, load.index), memory.dtype, lanes, mask, other)
@@ -202,6 +202,10 @@ class ExpressionEmitter(MemoryEmitter):
             pointer = self.address(memory, load.index)
             return self.load_strided(pointer, memory.dtype, stride, lanes, mask, other)
         return self.gather(self.addresses(memory, load.index), memory.dtype, mask, other)
+
+    def _is_new_each_row(self, load: Load) -> bool:
+        """Whether the load is of an argument, and not of the same elements whenever the loop is run."""
+        return load.memory.name in self.arguments and self.dependencies.of(load).variables != {self.frame.along}
 
     def store_value(self, memory: Memory, index: tuple[Expr, ...], value: Value, mask: ir.Value | None = None) -> None:
         """memory[index] = value in every active lane where mask is true."""

@@ -11,7 +11,8 @@ in a tree, then with the variable's value before. That order depends on the kern
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from llvmlite import ir
@@ -42,7 +43,13 @@ from rlx.codegen.llvm.body import (
 )
 from rlx.codegen.llvm.frame import Cell
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.streamed import fetch_torn_line, iterations_before, iterations_of_a_line, streamed_store
+from rlx.codegen.llvm.streamed import (
+    bytes_ahead,
+    fetch_torn_line,
+    iterations_before,
+    iterations_of_a_line,
+    streamed_store,
+)
 from rlx.codegen.llvm.types import I64, Value, constant, dtype_constant, real
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
@@ -53,10 +60,11 @@ def emit_loop_kernel(f: FunctionEmitter, kernel: LoopKernel) -> None:
     """The whole body of `kernel`, for grid indices from f.begin to f.end."""
     with f.loop(f.begin, f.end) as index:
         f.frame.env[kernel.index.name] = index
-        _body(f, kernel.body)
+        emit_body(f, kernel.body)
 
 
-def _body(f: FunctionEmitter, body: Sequence[Stmt]) -> None:
+def emit_body(f: FunctionEmitter, body: Sequence[Stmt]) -> None:
+    """The statements, in order, in the current frame."""
     for stmt in body:
         _statement(f, stmt)
 
@@ -136,20 +144,29 @@ def _loop(f: FunctionEmitter, loop: Loop) -> None:
     if loop.kind == "vector" and f.frame.lanes == 1 and is_vectorizable(loop.body):
         lanes = choose_lanes(loop, f.target, extent.constant if type(extent) is ir.Constant else None)
         if lanes > 1:
-            _vector_loop(f, loop, extent, lanes)
+            vector_loop(f, loop, extent, lanes)
             return
     if loop.kind == "unrolled" and type(extent) is ir.Constant:
         for turn in range(extent.constant):
             with f.scope():
                 f.frame.env[loop.var.name] = I64(turn)
-                _body(f, loop.body)
+                emit_body(f, loop.body)
         return
     with f.loop(I64(0), extent) as index:
         f.frame.env[loop.var.name] = index
-        _body(f, loop.body)
+        emit_body(f, loop.body)
 
 
-def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -> None:
+@dataclass(frozen=True)
+class Beside:
+    """What is done beside a loop: `emit` at iteration i, for i below `until` (i64), a multiple of the loop's lanes."""
+
+    until: ir.Value
+    emit: Callable[[ir.Value], None]
+
+
+def vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int, beside: Beside | None = None) -> None:
+    """beside: what is done first for as many vectors of the loop as it says; only where one vector makes a turn."""
     crossing = accumulations(loop.body)
     unroll = loop.unroll if loop.unroll > 1 else interleaving(loop.body, crossing)
     if type(extent) is ir.Constant:
@@ -159,33 +176,39 @@ def _vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -
         unroll = max(unroll, iterations_of_a_line(streamed) // lanes)
     partials = [{a.var.name: f.cell(f.splat_value(_identity(a), lanes)) for a in crossing} for _ in range(unroll)]
     masked = all(f.target.masks(bits) for bits in memory_bits(loop.body))
+    ahead = bytes_ahead(f, loop, extent, streamed)
     first: ir.Value = I64(0)
     if streamed is not None:
         fetch_torn_line(f, loop, streamed, extent)
         first = iterations_before(f, loop, streamed, extent)
         if masked:
-            _masked(f, loop, I64(0), first, lanes, {}, streamed)
+            masked_part(f, loop, I64(0), first, lanes, {}, streamed)
         else:
             _one_by_one(f, loop, I64(0), first)
-    full = _whole_part(f, first, extent, unroll * lanes)
+    full = whole_part(f, first, extent, unroll * lanes)
+    if beside is not None:
+        first = beside.until
+        with f.loop(I64(0), first, lanes) as index:
+            beside.emit(index)
+            lanes_body(f, loop, index, lanes, None, partials[0], ahead=ahead)
     if not _is_zero(full):
         with f.loop(first, full, unroll * lanes) as index:
             for turn in range(unroll):
                 start = f.integer_add(index, I64(turn * lanes))
-                _lanes_body(f, loop, start, lanes, None, partials[turn], streamed)
-    rest = full if masked else _whole_part(f, first, extent, lanes)
+                lanes_body(f, loop, start, lanes, None, partials[turn], streamed, ahead=ahead)
+    rest = full if masked else whole_part(f, first, extent, lanes)
     if not masked and unroll > 1 and not _equal(full, rest):
         with f.loop(full, rest, lanes) as index:
-            _lanes_body(f, loop, index, lanes, None, partials[0])
+            lanes_body(f, loop, index, lanes, None, partials[0])
     if masked and not _equal(rest, extent):
-        _masked(f, loop, rest, extent, lanes, partials[0], streamed)
+        masked_part(f, loop, rest, extent, lanes, partials[0], streamed)
     for accumulation in crossing:
         _combine_partials(f, accumulation, [p[accumulation.var.name] for p in partials])
     if not masked and not _equal(rest, extent):
         _one_by_one(f, loop, rest, extent)
 
 
-def _masked(
+def masked_part(
     f: FunctionEmitter,
     loop: Loop,
     start: ir.Value,
@@ -194,19 +217,19 @@ def _masked(
     partials: dict[str, Cell],
     streamed: Store | None,
 ) -> None:
-    """Iterations from start to stop in vectors that count only as far as stop."""
+    """Iterations from start to stop in vectors that count only as far as stop. partials: where the body accumulates."""
     with f.loop(start, stop, lanes) as index:
         left = f.builder.sub(stop, index)
-        _lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials, streamed, left)
+        lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials, streamed, left)
 
 
 def _one_by_one(f: FunctionEmitter, loop: Loop, start: ir.Value, stop: ir.Value) -> None:
     with f.loop(start, stop) as index:
         f.frame.env[loop.var.name] = index
-        _body(f, loop.body)
+        emit_body(f, loop.body)
 
 
-def _lanes_body(
+def lanes_body(
     f: FunctionEmitter,
     loop: Loop,
     start: ir.Value,
@@ -215,15 +238,22 @@ def _lanes_body(
     partials: dict[str, Cell],
     streamed: Store | None = None,
     left: ir.Value | None = None,
+    ahead: int = 0,
 ) -> None:
+    """The loop's body for `lanes` iterations from start on, as far as the mask goes.
+
+    partials: where it accumulates. streamed: the store that goes past the caches. left: how many of the lanes count, as
+    the mask says too. ahead: see `Frame`.
+    """
     with f.lanes({loop.var: start}, lanes, loop.var, mask):
+        f.frame.ahead = ahead
         if streamed is not None:
             f.frame.streamed = streamed.memory.name
             f.frame.first = None if left is None else f.intrinsic("smin", left, I64(lanes))
         f.frame.env.update(partials)
         f.frame.varying |= partials.keys()
         f.frame.partial = frozenset(partials)
-        _body(f, loop.body)
+        emit_body(f, loop.body)
 
 
 def _combine_partials(f: FunctionEmitter, accumulation: Accumulation, cells: list[Cell]) -> None:
@@ -256,7 +286,7 @@ def _identity(accumulation: Accumulation) -> Value:
     raise UnsupportedKernel(f"{accumulation.op!r} cannot accumulate", hint="add, mul, max, min, and, or, xor can")
 
 
-def _whole_part(f: FunctionEmitter, first: ir.Value, extent: ir.Value, step: int) -> ir.Value:
+def whole_part(f: FunctionEmitter, first: ir.Value, extent: ir.Value, step: int) -> ir.Value:
     """The last stop not above extent that is a multiple of step (a power of two times a small number) from first."""
     if type(extent) is ir.Constant and type(first) is ir.Constant:
         return I64(first.constant + max(0, (extent.constant - first.constant) // step * step))
@@ -279,13 +309,13 @@ def _if(f: FunctionEmitter, stmt: If) -> None:
     condition = _uniform(f, stmt.condition)
     if not stmt.orelse:
         with f.builder.if_then(condition), f.scope():
-            _body(f, stmt.then)
+            emit_body(f, stmt.then)
         return
     with f.builder.if_else(condition) as (then, orelse):
         with then, f.scope():
-            _body(f, stmt.then)
+            emit_body(f, stmt.then)
         with orelse, f.scope():
-            _body(f, stmt.orelse)
+            emit_body(f, stmt.orelse)
 
 
 def _while(f: FunctionEmitter, stmt: While) -> None:
@@ -297,7 +327,7 @@ def _while(f: FunctionEmitter, stmt: While) -> None:
         b.cbranch(_uniform(f, stmt.condition), body, after)
     b.position_at_end(body)
     with f.scope():
-        _body(f, stmt.body)
+        emit_body(f, stmt.body)
     b.branch(test)
     b.position_at_end(after)
 

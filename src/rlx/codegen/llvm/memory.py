@@ -28,8 +28,8 @@ from rlx.codegen.llvm.types import (
 from rlx.codegen.llvm.values import ValueEmitter, VectorGep, declare
 from rlx.ir.dtypes import DType
 
-#: How many bytes ahead of its use memory is fetched where the hardware needs telling.
-_AHEAD = 4096
+#: What is fetched farther ahead than this many bytes would only drive out of the first cache what is used meanwhile.
+_NEAR = 4096
 
 
 def _wrapped(value: int) -> int:
@@ -214,13 +214,16 @@ class MemoryEmitter(ValueEmitter):
             result = b.insert_element(result, one, I64(lane))
         return result if mask is None else b.select(mask, result, constant(wide, 0))
 
-    def fetch_ahead(self, pointer: ir.Value) -> None:
-        """Have what lies a page behind `pointer` brought near, if it is memory at all: the hardware stops at pages."""
-        self.fetch(self.builder.gep(pointer, [I64(_AHEAD)], source_etype=I8))
+    def fetch_ahead(self, pointer: ir.Value, nbytes: int) -> None:
+        """Have what lies nbytes behind `pointer` brought near, if it is memory at all."""
+        self.fetch(self.builder.gep(pointer, [I64(nbytes)], source_etype=I8), near=nbytes <= _NEAR)
 
-    def fetch(self, pointer: ir.Value, *, write: bool = False) -> None:
-        """Have the line at `pointer` brought near, if it is memory at all. write: it will be stored to."""
-        self.void_call("llvm.prefetch.p0", [pointer, I32(int(write)), I32(3), I32(1)])
+    def fetch(self, pointer: ir.Value, *, write: bool = False, near: bool = True) -> None:
+        """Have the line at `pointer` brought into the first cache, or the second, if it is memory at all.
+
+        write: it will be stored to.
+        """
+        self.void_call("llvm.prefetch.p0", [pointer, I32(int(write)), I32(3 if near else 2), I32(1)])
 
     # -- stores --------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from llvmlite import ir
 from rlx.codegen.kernel import Kernel, LoopKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.loops import emit_loop_kernel
+from rlx.codegen.llvm.overlap import emit_overlapped
 from rlx.codegen.target import Target
 
 
@@ -21,7 +22,8 @@ def emit_kernel(module: ir.Module, symbol: str, kernel: Kernel, target: Target) 
     """Add `kernel` to `module` as the function `symbol` of the native kernel ABI. Raises UnsupportedKernel."""
     f = FunctionEmitter(module, symbol, kernel, target)
     if isinstance(kernel, LoopKernel):
-        emit_loop_kernel(f, kernel)
+        if not emit_overlapped(f, kernel):
+            emit_loop_kernel(f, kernel)
     else:
         kernel.emit(f)
     f.finish()

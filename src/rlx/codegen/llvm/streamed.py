@@ -24,6 +24,8 @@ from rlx.codegen.llvm.types import I64
 
 _LINE = 64
 _SHORT = 8  # vectors
+_PAGE = 4096  # bytes; where the hardware stops fetching ahead by itself
+_LONG = 64 << 10  # bytes of a row that is not fetched ahead as a whole
 
 
 def streamed_store(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int) -> Store | None:
@@ -47,6 +49,24 @@ def streamed_store(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int)
             if f.stride_along(memory, stmt.index) == 1:
                 return stmt
     return None
+
+
+def bytes_ahead(f: FunctionEmitter, loop: Loop, extent: ir.Value, streamed: Store | None) -> int:
+    """How far ahead a loop fetches what it loads (see `Frame.ahead`), in kernels that store past the caches.
+
+    A kernel of one loop moves bytes all the time, and looks a page ahead. Of several passes over a row the first waits
+    for memory, so the second fetches the row after.
+    """
+    kernel = f.kernel
+    if not isinstance(kernel, LoopKernel) or not any(m.streamed for m in kernel.args):
+        return 0
+    passes = [s for s in kernel.body if isinstance(s, Loop)]
+    if len(passes) > 1 and type(extent) is ir.Constant:
+        sizes = [e.memory.dtype.itemsize for e in expressions(loop.body) if isinstance(e, Load)]
+        row = extent.constant * max(sizes, default=0)
+        if row <= _LONG:
+            return row if loop is passes[1] else 0
+    return _PAGE if streamed is not None else 0
 
 
 def iterations_before(f: FunctionEmitter, loop: Loop, store: Store, extent: ir.Value) -> ir.Value:
