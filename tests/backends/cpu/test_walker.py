@@ -266,3 +266,76 @@ def test_an_interrupt_while_a_worker_starts_loses_neither_it_nor_its_code(image,
     assert pool.workers == 1 and pool._images == [image]
     pool.stop()
     assert len(started) == 1 and not started[0].is_alive()
+
+
+@pytest.fixture
+def two_processors():
+    """The caller's processor, which it is bound to meanwhile, and another one."""
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("needs two processors")
+    here, other = sorted(allowed)[:2]
+    os.sched_setaffinity(0, {here})
+    yield here, other
+    os.sched_setaffinity(0, allowed)
+
+
+def _launch_of_two(image, pool):
+    x, y = np.ones(64, np.float32), np.zeros(64, np.float32)
+    records = [[LAUNCH, image.function("exp_kernel"), 0, 64, 2, 1, 0, 16], [0] * 8]
+    Machine(image, pool, records, [x.ctypes.data, y.ctypes.data]).run()
+    assert (y > 2.7).all()
+
+
+@pytest.mark.parametrize("lay_down", ["here", "elsewhere"])
+def test_a_sleeping_worker_is_kept_off_the_caller_s_processor_if_it_lay_down_there(
+    image, pool, two_processors, lay_down
+):
+    here, other = two_processors
+    known, over = threading.Event(), threading.Event()
+    sleeper = threading.Thread(target=lambda: (os.sched_setaffinity(0, {here, other}), known.set(), over.wait()))
+    sleeper.start()
+    known.wait()
+    ctypes.c_int64.from_address(pool.address).value = 1  # a worker of whom there is the thread alone
+    state = (ctypes.c_int32 * 4).from_address(pool.address + TICKETS + TICKET_BYTES + 64)
+    state[:] = 1, sleeper.native_id, 0, 1 + (here if lay_down == "here" else other)
+    try:
+        _launch_of_two(image, pool)
+        allowed = os.sched_getaffinity(sleeper.native_id)
+    finally:
+        over.set()
+        sleeper.join()
+    assert allowed == ({other} if lay_down == "here" else {here, other})
+    assert state[2] == (1 + here if lay_down == "here" else 0)
+
+
+def test_a_worker_takes_the_processor_back_that_it_was_kept_off(image, pool, two_processors):
+    here, other = two_processors
+    pool.ensure(1, image)
+    state = (ctypes.c_int32 * 4).from_address(pool.address + TICKETS + TICKET_BYTES + 64)
+    pause = threading.Event()
+
+    def wait_for(holds):
+        for _ in range(500):
+            if holds():
+                return
+            pause.wait(0.01)
+        raise AssertionError("the worker does not come to rest")
+
+    wait_for(lambda: state[0] == 1)
+    os.sched_setaffinity(state[1], {other})
+    state[2] = 1 + here
+    _launch_of_two(image, pool)
+    wait_for(lambda: state[2] == 0)
+    assert os.sched_getaffinity(state[1]) == {here, other}
+
+
+def test_a_worker_of_an_affinity_is_never_moved(image, two_processors):
+    here, other = two_processors
+    pool = WorkerPool((here, other))
+    pool.ensure(1, image)
+    try:
+        _launch_of_two(image, pool)
+        assert ctypes.c_int32.from_address(pool.address + TICKETS + TICKET_BYTES + 68).value == 0
+    finally:
+        pool.stop()

@@ -6,12 +6,14 @@ at a time (an atomic flag that the walker takes); a run that finds it taken does
 Workers run on until the process ends. Between launches they look for work for some 100 microseconds, then sleep.
 
 Processors. Thread i of a run, the caller being thread 0, is bound to the i-th processor of the affinity; the caller is
-never bound. Without one, workers may run where the thread that started them might.
+never bound. Without one, workers may run where the thread that started them might; one that lay down where the caller
+runs now is kept off that processor until it begins.
 
 Layout of the shared block, in bytes, a cache line each: 0 workers (i64), 8 stop (i32); 64 owner (i32), and the
 launcher's own: 72 chunks ever told of, 80 generation, 88 threads of the launch (i64); 128 done (i64). Then two lines a
 thread, the launcher's first, at 256: ticket (i64: generation above, chunks left below) and job (seven i64), then
-asleep (i32).
+asleep, the system's number of a worker's thread (0: it is bound), the processor that it is kept off and the one that
+it lay down on (four i32; processors counted from 1, 0: none).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from rlx.backends.cpu.image import Image
 from rlx.driver.fork import renew_in_child
 
 MAX_WORKERS = 255
-STOP, TICKETS, TICKET_BYTES, GENERATION = 8, 256, 128, 4  # offsets, the last one in a ticket
+STOP, TICKETS, TICKET_BYTES = 8, 256, 128
+GENERATION, THREAD = 4, 68  # offsets in a thread's lines
 BLOCK_BYTES = TICKETS + TICKET_BYTES * (MAX_WORKERS + 1)
 
 
@@ -105,6 +108,9 @@ def _serve(loop: Callable[[int, int], None], address: int, index: int, processor
     """What a worker's thread does."""
     if processor is not None:
         os.sched_setaffinity(0, {processor})
+    else:
+        lines = address + TICKETS + TICKET_BYTES * (index + 1)
+        ctypes.c_int32.from_address(lines + THREAD).value = threading.get_native_id()
     loop(address, index)
 
 

@@ -12,10 +12,15 @@
 ; launch's generation (upper half) and the chunks left to claim (lower half) in one word, so that a claim can only
 ; succeed while that launch is under way: the launcher does not return, and so does not describe another job, before
 ; every claimed chunk is done. A thread's ticket and its job are one cache line, all that a worker must fetch to begin.
-; A worker spins briefly for a new generation, then parks on a futex of its own.
+; A worker spins briefly for a new generation, then parks on a futex of its own. The system wakes it where it lay down if
+; all processors are busy for a moment; if the caller has come to run there meanwhile, the two would share it for
+; milliseconds. The caller then lets the worker run anywhere else, and the worker takes this back when it begins.
 
 declare i64 @syscall(i64, ...)
 declare i32 @sched_yield()
+declare i32 @sched_getcpu()
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare i32 @sched_setaffinity(i32, i64, ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare i64 @llvm.smax.i64(i64, i64)
 @PAUSE_DECLARATION@
@@ -110,6 +115,68 @@ leave:
   ret i64 %ran.kept
 }
 
+; Let thread %thread (0: the caller) run on a processor, or no longer; whether it may run where it was asked to.
+define private i1 @rlx_allow(i32 %thread, i32 %processor, i1 %allowed) nounwind noinline {
+entry:
+  %mask = alloca [128 x i8], align 8
+  %unknown = call i32 @sched_getaffinity(i32 %thread, i64 128, ptr %mask)
+  %known = icmp eq i32 %unknown, 0
+  br i1 %known, label %change, label %leave
+
+change:
+  %byte = lshr i32 %processor, 3
+  %byte.p = getelementptr i8, ptr %mask, i32 %byte
+  %bit = and i32 %processor, 7
+  %wide = shl i32 1, %bit
+  %flag = trunc i32 %wide to i8
+  %others = xor i8 %flag, -1
+  %old = load i8, ptr %byte.p
+  %cleared = and i8 %old, %others
+  %set = or i8 %old, %flag
+  %new = select i1 %allowed, i8 %set, i8 %cleared
+  store i8 %new, ptr %byte.p
+  %refused = call i32 @sched_setaffinity(i32 %thread, i64 128, ptr %mask)
+  %done = icmp eq i32 %refused, 0
+  br label %leave
+
+leave:
+  %result = phi i1 [ false, %entry ], [ %done, %change ]
+  ret i1 %result
+}
+
+; Before the sleeping worker of %line is woken: if it lay down on the caller's processor, keep it off there.
+define private void @rlx_part(ptr %line) nounwind noinline {
+entry:
+  %thread.p = getelementptr i8, ptr %line, i64 68
+  %off.p = getelementptr i8, ptr %line, i64 72
+  %lay.p = getelementptr i8, ptr %line, i64 76
+  %thread = load atomic i32, ptr %thread.p monotonic, align 4
+  %off = load atomic i32, ptr %off.p monotonic, align 4
+  %lay = load atomic i32, ptr %lay.p monotonic, align 4
+  %movable = icmp ne i32 %thread, 0
+  %free = icmp eq i32 %off, 0
+  %willing = and i1 %movable, %free
+  br i1 %willing, label %look, label %leave
+
+look:
+  %here = call i32 @sched_getcpu()
+  %number = add i32 %here, 1
+  %together = icmp eq i32 %number, %lay
+  br i1 %together, label %part, label %leave
+
+part:
+  store atomic i32 %number, ptr %off.p monotonic, align 4
+  %parted = call i1 @rlx_allow(i32 %thread, i32 %here, i1 false)
+  br i1 %parted, label %leave, label %stay
+
+stay:
+  store atomic i32 0, ptr %off.p monotonic, align 4
+  br label %leave
+
+leave:
+  ret void
+}
+
 define void @rlx_worker(ptr %pool, i64 %w) nounwind {
 entry:
   %stop.p = getelementptr i8, ptr %pool, i64 8
@@ -119,6 +186,8 @@ entry:
   %own = getelementptr i8, ptr %pool, i64 %at
   %generation.p = getelementptr i8, ptr %own, i64 4
   %asleep.p = getelementptr i8, ptr %own, i64 64
+  %off.p = getelementptr i8, ptr %own, i64 72
+  %lay.p = getelementptr i8, ptr %own, i64 76
   br label %listen
 
 listen:
@@ -126,7 +195,7 @@ listen:
   br label %spin
 
 spin:
-  %spins = phi i64 [ 0, %listen ], [ %spins.next, %again ], [ 0, %woken ]
+  %spins = phi i64 [ 0, %listen ], [ %spins.next, %again ], [ 0, %woken ], [ 0, %back ]
   %ticket = load atomic i64, ptr %own acquire, align 8
   %new = lshr i64 %ticket, 32
   %same = icmp eq i64 %new, %seen
@@ -142,6 +211,9 @@ again:
   br label %spin
 
 park:
+  %here = call i32 @sched_getcpu()
+  %number = add i32 %here, 1
+  store atomic i32 %number, ptr %lay.p monotonic, align 4
   store atomic i32 1, ptr %asleep.p monotonic, align 4
   fence seq_cst
   %last = load atomic i64, ptr %own acquire, align 8
@@ -156,6 +228,14 @@ sleep:
 
 woken:
   store atomic i32 0, ptr %asleep.p monotonic, align 4
+  %off = load atomic i32, ptr %off.p monotonic, align 4
+  %everywhere = icmp eq i32 %off, 0
+  br i1 %everywhere, label %spin, label %back
+
+back:
+  %kept = sub i32 %off, 1
+  %again.free = call i1 @rlx_allow(i32 0, i32 %kept, i1 true)
+  store atomic i32 0, ptr %off.p monotonic, align 4
   br label %spin
 
 check:
@@ -240,6 +320,7 @@ ask:
   br i1 %sleeping, label %wake, label %looked
 
 wake:
+  call void @rlx_part(ptr %v.line)
   %v.generation.p = getelementptr i8, ptr %v.line, i64 4
   %woke = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %v.generation.p, i64 129, i64 1)
   br label %looked
