@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -325,3 +328,26 @@ def test_a_buffer_tells_what_it_is() -> None:
     assert "f32[3, 4]" in repr(buffer)
     assert "view" in repr(buffer[0])
     assert buffer.address % 64 == 0
+
+
+def test_what_is_no_buffer_or_array_is_refused_with_what_to_give() -> None:
+    buffer = Buffer.empty(TensorType((3,), f32))
+    with pytest.raises(BufferMismatch, match="Buffer.from_numpy"):
+        buffer.copy_from(np.zeros(3, np.float32))  # type: ignore[arg-type]
+    with pytest.raises(BufferMismatch, match="NumPy array, not a list"):
+        Buffer.from_numpy([1, 2, 3])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("alignment", [0, -64])
+def test_an_alignment_that_no_address_has_is_refused(alignment: int) -> None:
+    with pytest.raises(LayoutError, match="alignment"):
+        Buffer.empty(TensorType((3,), f32), alignment=alignment)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("make", [pickle.dumps, copy.deepcopy])
+def test_a_buffer_is_not_pickled_and_leaves_nothing_behind(make: Callable[[Buffer], object]) -> None:
+    buffer = Buffer.empty(TensorType((3,), f32))
+    with pytest.raises(TypeError, match="cannot be pickled or copied"):
+        make(buffer)
+    gc.collect()

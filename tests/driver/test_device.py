@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 
-from rlx.driver import HOST, Device
+from rlx.driver import HOST, Buffer, BufferHandle, CommandStream, Device, device_memory
 from rlx.errors import DeviceNameError, DeviceNotFound
+from rlx.ir.dtypes import f32
+from rlx.ir.types import TensorType
 
 
 @pytest.mark.parametrize(
@@ -71,3 +74,24 @@ def test_all_devices_answer_for_themselves(opaque: Device) -> None:
         assert device.properties.name
         assert device.properties.memory_bytes > 0
         assert device.backend.kind == device.kind
+
+
+def test_a_name_stands_for_its_device_wherever_memory_or_a_stream_is_asked_for(opaque: Device) -> None:
+    row = TensorType((3,), f32)
+    assert device_memory("cpu") is device_memory(HOST)
+    buffer = Buffer.empty(row, "cpu")
+    assert buffer.to("cpu:0") is buffer and buffer.to(str(opaque)).device == opaque
+    assert Buffer.from_dlpack(np.zeros(3, np.float32), device="cpu").device == HOST
+    with CommandStream("cpu") as stream, BufferHandle("h", row, str(opaque)) as handle:
+        assert stream.device == HOST and handle.device == opaque
+        stream.fill(buffer, 2)
+        stream.synchronize()
+    assert buffer.numpy().tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["CPU", None, 5])
+def test_what_names_no_device_is_refused_wherever_one_is_asked_for(name: str) -> None:
+    row = TensorType((3,), f32)
+    for ask in (device_memory, CommandStream, lambda n: Buffer.empty(row, n), Buffer.empty(row).to):
+        with pytest.raises(DeviceNameError):
+            ask(name)

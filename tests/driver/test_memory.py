@@ -13,6 +13,7 @@ from rlx.driver import HOST, Buffer, Device, DeviceMemory, HostMemory, device_me
 from rlx.errors import OutOfMemory
 from rlx.ir.dtypes import u8
 from rlx.ir.types import TensorType
+from rlx.options import OptionError
 
 
 def _bytes(count: int) -> TensorType:
@@ -163,3 +164,11 @@ def test_host_fill_repeats_the_pattern(pattern: bytes) -> None:
     memory.copy_out(sink.ctypes.data, address, len(sink))
     assert sink.tobytes() == pattern * 37 + b"\xee"
     memory.free(address)
+
+
+@pytest.mark.parametrize("limit", [-1, "1 GB", 1e9])
+def test_a_limit_that_is_no_number_of_bytes_is_refused(memory: DeviceMemory, limit: int) -> None:
+    before = memory.statistics.limit
+    with pytest.raises(OptionError, match="no limit"):
+        memory.set_limit(limit)
+    assert memory.statistics.limit == before

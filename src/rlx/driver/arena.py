@@ -37,14 +37,14 @@ class DeviceArena:
     """
 
     def __init__(
-        self, device: Device, content: int | MemoryPlan, *, debug: bool = False, prefault: bool = False
+        self, device: Device | str, content: int | MemoryPlan, *, debug: bool = False, prefault: bool = False
     ) -> None:
-        self.device = device
+        self.device = Device(device)
         self.nbytes = content if isinstance(content, int) else content.size
         self.plan = None if isinstance(content, int) else content
         self.debug = debug
         alignment = max(64, self.plan.alignment) if self.plan else 64
-        self._bytes = Buffer.empty(TensorType((self.nbytes,), u8), device, name="an arena", alignment=alignment)
+        self._bytes = Buffer.empty(TensorType((self.nbytes,), u8), self.device, name="an arena", alignment=alignment)
         self._values: dict[str, tuple[int, int]] = {}  # name -> (offset, bytes), for debugging
         if self.plan:
             self._values = {name: (at, self.plan.sizes[name]) for name, at in self.plan.offsets.items()}

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from rlx.driver.buffer import Buffer
 
 
-def numpy_bytes(array: np.ndarray, device: Device) -> ForeignBytes:
-    """An array's own bytes, as memory of a device. Raises NotHostMemory, IRError for a dtype that RLX does not have."""
+def numpy_bytes(array: np.ndarray, device: Device | str) -> ForeignBytes:
+    """An array's own bytes, as memory of a device. Raises NotHostMemory, IRError for a dtype that RLX does not have,
+    BufferMismatch for what is no array.
+    """
+    if not isinstance(array, np.ndarray):
+        raise BufferMismatch(f"expected a NumPy array, not a {type(array).__name__}", hint="np.asarray(it) makes one")
     memory = device_memory(device)
     if not memory.backend.host_visible:
         hint = "a NumPy array can be copied there with copy=True"

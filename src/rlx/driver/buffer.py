@@ -75,7 +75,7 @@ class Buffer:
     def empty(
         cls,
         type: TensorType,
-        device: Device = HOST,
+        device: Device | str = HOST,
         *,
         kind: MemoryKind = "device",
         name: str = "a buffer",
@@ -108,7 +108,7 @@ class Buffer:
         return cls(hold, block.address + offset, type, strides, readonly=readonly, is_view=owner is not None)
 
     @classmethod
-    def from_numpy(cls, array: np.ndarray, copy: bool = False, *, device: Device = HOST) -> Self:
+    def from_numpy(cls, array: np.ndarray, copy: bool = False, *, device: Device | str = HOST) -> Self:
         """A buffer over the array's own bytes, or over a copy of them.
 
         The buffer keeps the array alive, takes its strides, and is read-only where it is.
@@ -132,7 +132,7 @@ class Buffer:
         return cls._adopt(map_file(Path(path), type, offset, writable=writable), is_file=True)
 
     @classmethod
-    def from_dlpack(cls, tensor: Any, *, device: Device | None = None, copy: bool | None = None) -> Self:
+    def from_dlpack(cls, tensor: Any, *, device: Device | str | None = None, copy: bool | None = None) -> Self:
         """A buffer over the bytes of any object with `__dlpack__`, without copying; read-only where it says so.
 
         device: where the buffer is to be; elsewhere than the tensor it is a copy. copy: True copies in any case, False
@@ -141,7 +141,7 @@ class Buffer:
         cannot be had.
         """
         buffer = cls._adopt(dlpack.import_bytes(tensor, copy))
-        if device is None or device == buffer.device:
+        if device is None or Device(device) == buffer.device:
             return buffer
         if copy is False:
             raise DLPackError(f"the tensor is on {buffer.device}: on {device} it is a copy, and copy=False was asked")
@@ -282,7 +282,7 @@ class Buffer:
         if not block.memory.backend.host_visible:
             raise NotHostMemory(
                 f"{self.type} is on {block.memory.device}, whose memory the host cannot read",
-                hint=f"move it first: buffer.to({str(HOST)!r} device)",
+                hint=f"move it first: buffer.to({str(HOST)!r})",
             )
         return array_at(self._address, self.shape, self.strides, self.dtype.numpy, readonly=self.readonly, keep=block)
 
@@ -333,18 +333,18 @@ class Buffer:
 
     # -- transfers -------------------------------------------------------------------------------------------------
 
-    def to(self, device: Device, *, stream: CommandStream | None = None) -> Buffer:
+    def to(self, device: Device | str, *, stream: CommandStream | None = None) -> Buffer:
         """These elements on `device`: this buffer itself where it is there already, otherwise a dense copy.
 
         Raises OutOfMemory, DeviceNotFound; LayoutError as `copy_from`.
         """
-        return self if device == self.device else self._copy_on(device, stream)
+        return self if Device(device) == self.device else self._copy_on(device, stream)
 
     def copy(self, *, stream: CommandStream | None = None) -> Buffer:
         """A dense, writable copy on the same device. Raises OutOfMemory; LayoutError as `copy_from`."""
         return self._copy_on(self.device, stream)
 
-    def _copy_on(self, device: Device, stream: CommandStream | None) -> Buffer:
+    def _copy_on(self, device: Device | str, stream: CommandStream | None) -> Buffer:
         buffer = Buffer.empty(self.type, device)
         buffer.copy_from(self, stream=stream)
         return buffer
@@ -352,9 +352,12 @@ class Buffer:
     def copy_from(self, other: Buffer, *, stream: CommandStream | None = None) -> None:
         """Overwrite with the other's elements, wherever it lives; the two may overlap.
 
-        Raises BufferMismatch for another shape or dtype, BufferReadOnly, BufferFreed; LayoutError where memory that
-        the host cannot read is not contiguous.
+        Raises BufferMismatch for another shape or dtype and for what is no Buffer, BufferReadOnly, BufferFreed;
+        LayoutError where memory that the host cannot read is not contiguous.
         """
+        if not isinstance(other, Buffer):
+            what = f"{self.type} cannot be overwritten by a {other.__class__.__name__}"
+            raise BufferMismatch(what, hint="Buffer.from_numpy(array) is a buffer over an array's bytes")
         if stream is None:
             transfer.copy(self, other)
         else:

@@ -36,7 +36,7 @@ class BufferHandle:
     """
 
     def __init__(
-        self, name: str, type: TensorType, device: Device = HOST, *, initial: np.ndarray | None = None
+        self, name: str, type: TensorType, device: Device | str = HOST, *, initial: np.ndarray | None = None
     ) -> None:
         self.name = name
         self.type = type
@@ -71,6 +71,8 @@ class BufferHandle:
 
     def write(self, array: np.ndarray) -> None:
         """Replace the content. Raises BufferMismatch for another shape or dtype, BufferFreed after `close`."""
+        if not isinstance(array, np.ndarray):
+            raise BufferMismatch(f"state {self.name!r} takes a NumPy array, not a {array.__class__.__name__}")
         if type_of(array) != self.type:
             raise BufferMismatch(f"state {self.name!r} is {self.type}, not {type_of(array)}")
         self._buffer.copy_from(Buffer.from_numpy(np.array(array, order="C", copy=None)))

@@ -21,7 +21,8 @@ from rlx.driver.backend import MemoryBackend, MemoryKind, MemoryOfKinds
 from rlx.driver.device import HOST, Device
 from rlx.driver.host_memory import HOST_MEMORY
 from rlx.driver.memory_debug import Guards
-from rlx.errors import MemoryKindError, OutOfMemory
+from rlx.errors import LayoutError, MemoryKindError, OutOfMemory
+from rlx.options import OptionError
 
 ALIGNMENT = 64
 
@@ -42,6 +43,9 @@ class Block:
         self.nbytes = nbytes
         self.keep = keep
         self.is_file = is_file
+
+    def __reduce__(self) -> str:
+        raise TypeError("a block of memory cannot be pickled or copied: it holds its bytes for itself")
 
     @property
     def kinds(self) -> tuple[MemoryKind, ...]:
@@ -75,8 +79,11 @@ class DeviceMemory:
     def allocate(self, nbytes: int, alignment: int = ALIGNMENT, *, whose: str = "a buffer") -> Block:
         """A block of nbytes bytes of unknown content. Raises OutOfMemory, naming the largest holders.
 
-        whose: what the bytes are for, as an out-of-memory message tells it.
+        whose: what the bytes are for, as an out-of-memory message tells it. Raises LayoutError for an alignment that is
+        none.
         """
+        if alignment < 1:
+            raise LayoutError(f"no address is a multiple of {alignment}: an alignment is a number of bytes above 0")
         try:
             if self._guards is None:
                 address = self._allocator.allocate(nbytes, alignment, whose)
@@ -110,7 +117,9 @@ class DeviceMemory:
         return self._allocator.trim()
 
     def set_limit(self, nbytes: int | None) -> None:
-        """Bound what may be in use; None is the device's capacity. What is in use already stays."""
+        """Bound what may be in use; None is the device's capacity. What is in use already stays. Raises OptionError."""
+        if nbytes is not None and (not isinstance(nbytes, int) or nbytes < 0):
+            raise OptionError(f"{nbytes!r} is no limit, expected a whole number of bytes, or None")
         self._allocator.limit = self.backend.capacity_bytes if nbytes is None else nbytes
 
     def set_kept(self, nbytes: int | None) -> None:
@@ -162,16 +171,17 @@ def _kinds(device: Device, backend: MemoryBackend, kind: MemoryKind) -> tuple[Me
 _memories: dict[tuple[Device, MemoryKind], DeviceMemory] = {}
 
 
-def device_memory(device: Device, kind: MemoryKind = "device") -> DeviceMemory:
-    """The memory of a device, one object a device and kind.
+def device_memory(device: Device | str, kind: MemoryKind = "device") -> DeviceMemory:
+    """The memory of a device, or of the one of this name; one object a device and kind.
 
     kind: "host" is the host's whichever device is named; "unified" is the device's own where the host may read it.
-    Raises DeviceNotFound where the device is not here (the host needs no backend), and MemoryKindError where it has no
-    memory of that kind.
+    Raises DeviceNameError, DeviceNotFound where the device is not here (the host needs no backend), and MemoryKindError
+    where it has no memory of that kind.
     """
-    memory = _memories.get((device, kind))
+    memory = _memories.get((device, kind))  # type: ignore[arg-type]  # a name is not found
     if memory is None:
-        memory = _memories.setdefault((device, kind), _open(device, kind))
+        key = Device(device), kind
+        memory = _memories.get(key) or _memories.setdefault(key, _open(*key))
     return memory
 
 

@@ -166,9 +166,9 @@ def _let_go(error: BaseException | None) -> None:
 class CommandStream:
     """Work for one device, first in, first out; see the module's contract. name: as messages tell it."""
 
-    def __init__(self, device: Device = HOST, *, name: str = "") -> None:
-        self.device = device
-        self.name = name or f"the stream of {device}"
+    def __init__(self, device: Device | str = HOST, *, name: str = "") -> None:
+        self.device = Device(device)
+        self.name = name or f"the stream of {self.device}"
         self._queue = _Queue(self.name)
         weakref.finalize(self, self._queue.close).atexit = False
 
