@@ -7,6 +7,7 @@ are measured in the same rounds, and the best of them counts: a disturbed one wo
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from rlx.backends.cpu.ceiling import measure_ceilings
 from rlx.driver import Ceilings
 
 HERE = Path(__file__).parent
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,14 @@ class Cell:
         return f"{self.workload.name}, {self.threads} threads: {self.ratio:.2f} of {self.best_peer}; {times}"
 
 
-def python(*arguments: object) -> str:
-    """The last line that a fresh Python process prints. Raises SystemExit with what it complained of."""
+def python(*arguments: object, threads: int | None = None) -> str:
+    """The last line that a fresh Python process prints. Raises SystemExit with what it complained of.
+
+    threads: what libraries are told that make their threads when they are loaded, as NumPy's BLAS does.
+    """
     command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    told = dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=os.environ | told)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     return done.stdout.splitlines()[-1]
@@ -80,7 +86,8 @@ def measure(workload: Workload, threads: int, *, rounds: int, seconds: float) ->
             for system in names[turn % len(names) :] + names[: turn % len(names)]:
                 if system in missing:
                     continue
-                found = json.loads(python(HERE / "worker.py", workload.name, system, threads, seconds, answer))
+                worker = (HERE / "worker.py", workload.name, system, threads, seconds, answer)
+                found = json.loads(python(*worker, threads=threads))
                 if isinstance(found, str):
                     missing[system] = found
                     continue
@@ -90,6 +97,9 @@ def measure(workload: Workload, threads: int, *, rounds: int, seconds: float) ->
         threads,
         flops=max(c.flops for c in ceilings),
         read_bytes=max(c.read_bytes for c in ceilings),
+        levels=tuple(
+            max(same, key=lambda level: level.read_bytes) for same in zip(*(c.levels for c in ceilings), strict=True)
+        ),
         copy_bytes=max(c.copy_bytes or 0.0 for c in ceilings),
         products={name: max(c.products[name] for c in ceilings) for name in ceilings[0].products},
     )

@@ -9,7 +9,6 @@ and none pays for another's spinning threads. Prints a list of seconds a run, or
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 
@@ -20,8 +19,6 @@ from workloads import ALL
 
 def main() -> None:
     name, system, threads, seconds, answer = sys.argv[1:]
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = threads
     (workload,) = [w for w in ALL if w.name == name]
     try:
         run = workload.systems[system](int(threads))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from workloads import attention, calls, gpt2, minilm, resnet50, streaming
+from workloads import attention, calls, gpt2, minilm, products, resnet50, streaming
 
 ALL = [
     *minilm.WORKLOADS,
     *resnet50.WORKLOADS,
     *gpt2.WORKLOADS,
+    *products.WORKLOADS,
     *attention.WORKLOADS,
     *streaming.WORKLOADS,
     *calls.WORKLOADS,
