@@ -18,11 +18,15 @@ _PACKAGES = ("rlx", "onnxruntime", "openvino", "torch", "jax", "numba", "numpy",
 
 @dataclass(frozen=True)
 class Startup:
-    """Medians in seconds: `import rlx`; load and compile with an empty cache, and from the cache; the first run."""
+    """Medians in seconds: `import rlx`; load and compile with an empty cache, and from the cache; the first run.
+
+    packing: of the warm load, giving the program its weights.
+    """
 
     imports: float
     cold: float
     warm: float
+    packing: float
     first_run: float
 
 
@@ -65,6 +69,7 @@ def write_report(cells: Sequence[Cell], startup: Startup | None, memory: str | N
             f"| `import rlx` | {startup.imports:.3f} |",
             f"| load and compile, empty cache | {startup.cold:.2f} |",
             f"| load and compile, second process | {startup.warm:.3f} |",
+            f"| of these, packing the weights | {startup.packing:.3f} |",
             f"| first run of the second process | {startup.first_run:.4f} |",
         ]
     if memory is not None:
@@ -110,7 +115,9 @@ def _least(cell: Cell) -> float:
 
 def _byte_rate(cell: Cell) -> float:
     ceilings = cell.ceilings
-    return ceilings.copy_bytes if cell.workload.streams and ceilings.copy_bytes else ceilings.read_bytes
+    if cell.workload.streams and ceilings.copy_bytes:
+        return ceilings.copy_bytes
+    return ceilings.rate(cell.workload.nbytes)
 
 
 def _ms(seconds: float) -> str:

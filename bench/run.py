@@ -34,6 +34,7 @@ def measure_startup(rounds: int) -> Startup:
         imports=float(np.median([r["import"] for r in cold + warm])),
         cold=float(np.median([r["compile"] for r in cold])),
         warm=float(np.median([r["compile"] for r in warm])),
+        packing=float(np.median([r["pack"] for r in warm])),
         first_run=float(np.median([r["first_run"] for r in warm])),
     )
 

@@ -159,6 +159,17 @@ def test_a_wrong_dtype_shows_both_sides_and_is_never_converted(program):
     assert "x.astype('float32')" in str(info.value)
 
 
+def test_what_numpy_makes_no_array_of_is_refused(session, program):
+    for called in (program, session.compile(linear(Dim("rows"))[0])):
+        with pytest.raises(DTypeMismatch, match="'x' is no array"):
+            called(x=[[1.0], [2.0, 3.0]])
+
+
+def test_an_array_for_an_output_beside_buffers_is_refused(program, x):
+    with pytest.raises(DTypeMismatch, match=r"out\['y'\] is a ndarray where others are Buffers"):
+        program.run({"x": Buffer.from_numpy(x)}, out={"y": np.empty((3, 4), np.float32)})
+
+
 def test_a_closed_program_says_so(session, x):
     program = session.compile(linear()[0])
     program.close()
@@ -376,3 +387,11 @@ def test_a_damaged_cache_entry_is_compiled_again_and_never_run(tmp_path, x):
     again = Session("cpu", options).compile(linear()[0])
     assert again.report.cache == "compiled"
     np.testing.assert_allclose(again(x=x)["y"], expected(x), rtol=1e-5, atol=1e-6)
+
+
+def test_the_report_tells_what_binding_the_weights_took(session):
+    start = time.perf_counter()
+    report = session.compile(linear()[0]).report
+    passed = time.perf_counter() - start
+    assert 0 < report.binding_seconds < report.seconds < passed
+    assert f"{report.binding_seconds:.3f} of them binding weights" in report.text()

@@ -89,7 +89,7 @@ def test_each_call_is_one_run_on_the_calling_thread_and_nothing_is_enqueued(
     with Session(device, OPTIONS).compile(two_layers()) as compiled, CommandStream(device) as idle:
         assert isinstance(compiled, CompiledGraph)
         spy = Spy(compiled.executable)
-        program = CompiledGraph(spy, device, source="", cache="", seconds=0, defaults={})
+        program = CompiledGraph(spy, device, source="", cache="", seconds=0, binding_seconds=0, defaults={})
         x = np.ones((5, 24), np.float32)
         there, result = Buffer.from_numpy(x, copy=True, device=device), Buffer.empty(TensorType((5, 24), f32), device)
         enqueued: list[object] = []

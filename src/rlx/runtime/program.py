@@ -86,13 +86,15 @@ class CompiledGraph:
         source: str,
         cache: str,
         seconds: float,
+        binding_seconds: float,
         defaults: Mapping[str, np.ndarray],
         donated: Sequence[str] = (),
     ) -> None:
         self.device = device
         self.inputs: dict[str, TensorType] = dict(executable.inputs)
         self.outputs: dict[str, TensorType] = dict(executable.outputs)
-        self._told, self._cache, self._seconds = executable.report(), cache, seconds
+        self._told = executable.report()
+        self._made = {"cache": cache, "seconds": seconds, "binding_seconds": binding_seconds}
         self._executable: Executable | None = executable
         self.donated = tuple(donated)
         self.in_inputs = dict(executable.in_inputs) if isinstance(executable, OverwritingExecutable) else {}
@@ -117,7 +119,7 @@ class CompiledGraph:
         """What the compiler did."""
         from rlx.runtime.report import make_report  # few processes ask
 
-        return make_report(self._told, cache=self._cache, seconds=self._seconds)
+        return make_report(self._told, **self._made)
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:
         """`run` with the inputs as keywords."""

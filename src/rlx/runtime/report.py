@@ -75,7 +75,8 @@ class Report:
     """Everything that is known about a compiled program.
 
     dispatch: (composite op, where it came from, "native" or "inlined"). steps and setup: launches in program order.
-    cache: "compiled", "memory" or "disk": where the artefact came from; seconds: what getting it took.
+    cache: "compiled", "memory" or "disk": where the artefact came from. seconds: what getting the program took;
+    binding_seconds: of these, giving it its weights, packing them included.
     """
 
     dispatch: tuple[tuple[str, str, str], ...]
@@ -84,6 +85,7 @@ class Report:
     memory: MemoryReport
     cache: str
     seconds: float
+    binding_seconds: float
     data: Mapping[str, Any]
 
     @property
@@ -101,7 +103,8 @@ class Report:
         memory = self.memory
         lines = [
             f"{len(self.steps)} launches of {len({s.kernel for s in self.steps})} distinct kernels, "
-            f"{len(self.setup)} launches in setup; {self.cache} in {self.seconds:.3f} s",
+            f"{len(self.setup)} launches in setup; {self.cache} in {self.seconds:.3f} s, "
+            f"{self.binding_seconds:.3f} of them binding weights",
             f"arena {memory.arena_bytes:,} bytes (lower bound {memory.lower_bound:,}, ratio {memory.ratio:.3f}), "
             f"persistent {memory.persistent_bytes:,}, scratch {memory.scratch_bytes:,}",
         ]
@@ -114,7 +117,7 @@ class Report:
         return "\n".join(lines)
 
 
-def make_report(data: Mapping[str, Any], *, cache: str, seconds: float) -> Report:
+def make_report(data: Mapping[str, Any], *, cache: str, seconds: float, binding_seconds: float) -> Report:
     """From an executable's `report()`; parts that a backend does not tell are empty."""
     memory = data.get("memory", {})
     return Report(
@@ -131,6 +134,7 @@ def make_report(data: Mapping[str, Any], *, cache: str, seconds: float) -> Repor
         ),
         cache=cache,
         seconds=seconds,
+        binding_seconds=binding_seconds,
         data=data,
     )
 

@@ -161,10 +161,16 @@ class Session:
     def _compile_graph(self, graph: Graph, donated: Sequence[str] = ()) -> CompiledGraph:
         start = time.perf_counter()
         artifact, cache = self._artifact(graph, self.cache_key(graph, donated), donated)
-        executable = self._load(artifact, {p.name: p.data for p in graph.parameters})
-        seconds = time.perf_counter() - start
+        executable, binding = self._load(artifact, {p.name: p.data for p in graph.parameters})
         return CompiledGraph(
-            executable, self.device, source=graph.source, cache=cache, seconds=seconds, defaults={}, donated=donated
+            executable,
+            self.device,
+            source=graph.source,
+            cache=cache,
+            seconds=time.perf_counter() - start,
+            binding_seconds=binding,
+            defaults={},
+            donated=donated,
         )
 
     def _compile_model(
@@ -185,7 +191,7 @@ class Session:
             parameters = {p.name: p.data for p in graph.parameters}
             if known is not None and isinstance(model, Readable):
                 known.note(model, sizes, graph, digest(parts))
-        executable = self._load(artifact, parameters)
+        executable, binding = self._load(artifact, parameters)
         defaults = {name: model.default(name, type) for name, type in executable.inputs.items()}
         return CompiledGraph(
             executable,
@@ -193,15 +199,18 @@ class Session:
             source=model.source,
             cache=cache,
             seconds=time.perf_counter() - start,
+            binding_seconds=binding,
             defaults={name: array for name, array in defaults.items() if array is not None},
             donated=donated,
         )
 
-    def _load(self, artifact: Artifact, parameters: Mapping[str, np.ndarray]) -> Executable:
+    def _load(self, artifact: Artifact, parameters: Mapping[str, np.ndarray]) -> tuple[Executable, float]:
+        """The executable, and how many seconds binding its parameters took."""
         executable = self._backend.load(artifact, self.device, self.options)
+        start = time.perf_counter()
         if parameters:
             executable.bind_parameters(parameters)
-        return executable
+        return executable, time.perf_counter() - start
 
     def _kept(self, key: str) -> tuple[Artifact, str] | None:
         """The artefact that a cache has for a key, and which cache."""
