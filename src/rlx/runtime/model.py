@@ -14,7 +14,7 @@ import numpy as np
 
 from rlx.driver import Buffer, Device
 from rlx.driver.fork import renew_in_child
-from rlx.errors import MissingInput, NotCompiled, ProgramClosed
+from rlx.errors import DTypeMismatch, MissingInput, NotCompiled, ProgramClosed
 from rlx.ir import Dim, TensorType
 from rlx.runtime.program import Array, CompiledGraph
 
@@ -58,11 +58,11 @@ class CompiledModel:
         return self.program_for(inputs).run(inputs, out)
 
     def program_for(self, inputs: Mapping[str, Array]) -> CompiledGraph:
-        """The program that serves inputs of these shapes. Raises MissingInput; ProgramClosed after `close`."""
-        shapes = {
-            name: value.type.sizes if isinstance(value, Buffer) else tuple(np.shape(value))
-            for name, value in inputs.items()
-        }
+        """The program that serves inputs of these shapes.
+
+        Raises MissingInput, DTypeMismatch for what is no array; ProgramClosed after `close`; as `Session.compile`.
+        """
+        shapes = {name: _shape(name, value) for name, value in inputs.items()}
         told = {d for name in shapes for d in (self.inputs[name].shape if name in self.inputs else ())}
         for name, type in self.inputs.items():
             if name not in shapes and any(isinstance(d, Dim) and d not in told for d in type.shape):
@@ -105,3 +105,12 @@ class CompiledModel:
     def __repr__(self) -> str:
         inputs = ", ".join(f"{n}: {t}" for n, t in self.inputs.items())
         return f"<CompiledModel ({inputs}) on {self.device}, {len(self._programs)} programs>"
+
+
+def _shape(name: str, value: Array) -> tuple[int, ...]:
+    if isinstance(value, Buffer):
+        return value.type.sizes
+    try:
+        return tuple(np.shape(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DTypeMismatch(f"input {name!r} is no array: {error}") from error

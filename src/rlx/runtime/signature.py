@@ -101,12 +101,6 @@ class Signature:
             buffer = inputs.get(name)
             if buffer is None:
                 raise MissingInput(f"input {name!r} is missing", where=self.where)
-            if not isinstance(buffer, Buffer):
-                raise DTypeMismatch(
-                    f"input {name!r} is a {buffer.__class__.__name__} where other inputs are Buffers",
-                    where=self.where,
-                    hint="give all inputs as arrays, or all as Buffers on the program's device",
-                )
             self._check_buffer(f"input {name!r}", buffer, type)
             feeds.append(buffer)
         named = dict(zip(self.inputs, feeds, strict=True))
@@ -157,6 +151,8 @@ class Signature:
             raise MissingInput(
                 f"input {name!r} is missing", where=self.where, hint=f"the program expects: {expected}"
             ) from None
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DTypeMismatch(f"input {name!r} is no array: {error}", where=self.where) from error
         if array.dtype != dtype:
             raise DTypeMismatch(
                 f"input {name!r} has dtype {array.dtype}, the program expects {dtype}",
@@ -189,7 +185,13 @@ class Signature:
                     f"the program has no output {name!r}; it has: {', '.join(self.outputs)}", where=self.where
                 )
 
-    def _check_buffer(self, what: str, buffer: Buffer, type: TensorType) -> None:
+    def _check_buffer(self, what: str, buffer: object, type: TensorType) -> None:
+        if not isinstance(buffer, Buffer):
+            raise DTypeMismatch(
+                f"{what} is a {buffer.__class__.__name__} where others are Buffers",
+                where=self.where,
+                hint="give all inputs and outputs as arrays, or all as Buffers on the program's device",
+            )
         if buffer.device != self.device:
             raise ShapeMismatch(
                 f"{what} is on {buffer.device}, the program runs on {self.device}", hint="move it: buffer.to(device)"
