@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlx.codegen.kernel import Apply, Expr, Load, Memory, Store, Var
+from rlx.codegen.lower.accumulation import accumulated, accumulator_of
 from rlx.codegen.lower.affine import Index, as_dtype
 from rlx.codegen.lower.axes import Axis, Uses, make_axes, split_extents, trivial_extents
 from rlx.codegen.lower.context import Scope
@@ -18,26 +19,16 @@ from rlx.codegen.lower.forward import carry_forward
 from rlx.codegen.lower.inplace import in_place_operands
 from rlx.codegen.lower.kernel_builder import KernelBuilder
 from rlx.codegen.lower.reader import Reader
-from rlx.codegen.lower.rows import Phase, Reduction, RowProgram, RowStore, row_kernel
+from rlx.codegen.lower.rows import Reduction, row_kernel
 from rlx.codegen.lower.stores import in_memory
 from rlx.codegen.lower.strided import address, base_of, buffer_of, strides_along
 from rlx.codegen.lower.templates import Epilogue, MatmulKernels, MatmulSpec
 from rlx.codegen.lower.view import View
 from rlx.codegen.program import Launch, Operand, VirtualBuffer
-from rlx.ir.dtypes import DType, f32, i32
 from rlx.ir.graph import Node, Value
 from rlx.passes.group import Group
 
 Extents = tuple[int, ...]
-
-
-def accumulator_of(source: DType, result: DType) -> DType:
-    """In what a contraction accumulates: the wider of both, at least 32 bits."""
-    if source.is_integer:
-        wide = result
-        return wide if wide.bits >= 32 else i32
-    wide = result if result.bits > source.bits else source
-    return f32 if wide.bits < 32 else wide
 
 
 @dataclass(frozen=True)
@@ -379,23 +370,9 @@ def _by_loops(scope: Scope, group: Group, product: Contraction, output: Value, v
     rows = (*product.batch, *product.m, *product.n)
     launch = row_kernel(
         scope,
-        accumulated(group, reduction, rows, product.k, output, view),
+        accumulated(group, reduction, rows, product.k, {output: view}),
         label=group.label,
         location=group.nodes[0].location,
         sources=group.sources,
     )
     scope.emit(launch, output in scope.static)
-
-
-def accumulated(
-    group: Group, reduction: Reduction, rows: Extents, reduced: Extents, output: Value, view: View
-) -> RowProgram:
-    """The row program of one accumulation followed by the group's other nodes as an epilogue."""
-
-    def index(reader: Reader, row: Index) -> Index:
-        known = {reduction.result: row}
-        carry_forward(reader, group.nodes[1:], known)
-        return known[output]
-
-    store = RowStore(view, index, lambda reader, row: reader.read(output, index(reader, row)))
-    return RowProgram(rows, reduced, (Phase((reduction,)),), (store,), lambda row, at: row + at)

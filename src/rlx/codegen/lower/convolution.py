@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from rlx.codegen.kernel import Apply, Expr, Memory, Var
+from rlx.codegen.lower.accumulation import accumulated, accumulator_of
 from rlx.codegen.lower.affine import Affine, Index, as_dtype
 from rlx.codegen.lower.axes import Axis, make_axes
 from rlx.codegen.lower.context import Scope
-from rlx.codegen.lower.contraction import accumulated, accumulator_of, template_launch
+from rlx.codegen.lower.contraction import template_launch
 from rlx.codegen.lower.forward import carry_forward
 from rlx.codegen.lower.identity import identity
 from rlx.codegen.lower.inplace import in_place_operands
@@ -32,27 +34,26 @@ def lower_convolution(scope: Scope, group: Group) -> None:
     A template sees the operands as they lie; if it does not take them so, it is asked once more for dense copies.
     """
     node = group.nodes[0]
-    (output,) = group.outputs
     for value in dict.fromkeys(node.inputs):
         found = strided_view(scope, value)
         scope.views[value] = found if found is not None and found.offset >= 0 else in_memory(scope, value)
-    view = scope.allocate(output)
-    if 0 not in output.type.sizes and not _by_template(scope, group, output, view):
+    views = {output: scope.allocate(output) for output in group.outputs}
+    if 0 not in node.output.type.sizes and not _by_template(scope, group, views):
         crooked = [value for value in dict.fromkeys(node.inputs) if not scope.views[value].is_row_major]
         for value in crooked:
             scope.views[value] = in_memory(scope, value)
-        if not crooked or not _by_template(scope, group, output, view):
-            _by_loops(scope, group, output, view)
-    scope.views[output] = view
+        if not crooked or not _by_template(scope, group, views):
+            _by_loops(scope, group, views)
+    scope.views.update(views)
 
 
-def _by_template(scope: Scope, group: Group, output: Value, view: View) -> bool:
+def _by_template(scope: Scope, group: Group, views: Mapping[Value, View]) -> bool:
     node = group.nodes[0]
     attrs: Any = node.attrs
     x, w = node.inputs
     result = node.output
     x_view, w_view = scope.views[x], scope.views[w]
-    static = output in scope.static
+    static = result in scope.static
     spec = ConvSpec(
         x_dtype=x.type.dtype,
         w_dtype=w.type.dtype,
@@ -73,7 +74,7 @@ def _by_template(scope: Scope, group: Group, output: Value, view: View) -> bool:
         w_constant=w in scope.static and x not in scope.static,
     )
     builder = KernelBuilder()
-    epilogue, axes = _epilogue(scope, group, output, view, builder)
+    epilogue, axes = _epilogue(scope, group, views, builder)
     kernels = scope.program.templates.conv(spec, epilogue)
     if kernels is None:
         return False
@@ -92,7 +93,7 @@ def _by_template(scope: Scope, group: Group, output: Value, view: View) -> bool:
 
 
 def _epilogue(
-    scope: Scope, group: Group, output: Value, view: View, builder: KernelBuilder
+    scope: Scope, group: Group, views: Mapping[Value, View], builder: KernelBuilder
 ) -> tuple[Epilogue, tuple[Axis, ...]]:
     """The epilogue over one variable an output dimension, those of size 1 included; and the others' axes."""
     node = group.nodes[0]
@@ -107,11 +108,11 @@ def _epilogue(
     reader.here[result] = lambda asked: finished if asked == at else None
     known = {result: at}
     carry_forward(reader, group.nodes[1:], known)
-    store = builder.store(view, known[output], reader.read(output, known[output]))
-    return Epilogue(acc, index, (store,), tuple(builder.args), float(len(group.nodes) - 1)), axes
+    stores = tuple(builder.store(view, known[v], reader.read(v, known[v])) for v, view in views.items())
+    return Epilogue(acc, index, stores, tuple(builder.args), float(len(group.nodes) - 1)), axes
 
 
-def _by_loops(scope: Scope, group: Group, output: Value, view: View) -> None:
+def _by_loops(scope: Scope, group: Group, views: Mapping[Value, View]) -> None:
     node = group.nodes[0]
     attrs: Any = node.attrs
     x, w = node.inputs
@@ -140,9 +141,9 @@ def _by_loops(scope: Scope, group: Group, output: Value, view: View) -> None:
     reduction = Reduction(result, "add", acc, term, lambda e: as_dtype(e, result.type.dtype))
     launch = row_kernel(
         scope,
-        accumulated(group, reduction, result.type.sizes, w.type.sizes[1:], output, view),
+        accumulated(group, reduction, result.type.sizes, w.type.sizes[1:], views),
         label=group.label,
         location=node.location,
         sources=group.sources,
     )
-    scope.emit(launch, output in scope.static)
+    scope.emit(launch, result in scope.static)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rlx.codegen.kernel import Expr
+from rlx.codegen.lower.accumulation import accumulated
 from rlx.codegen.lower.affine import Index, as_dtype
 from rlx.codegen.lower.context import Scope
-from rlx.codegen.lower.contraction import accumulated
 from rlx.codegen.lower.identity import accumulator_dtype
 from rlx.codegen.lower.reader import Reader
 from rlx.codegen.lower.rows import Reduction, row_kernel
@@ -34,7 +34,7 @@ def lower_window(scope: Scope, group: Group) -> None:
     reduction = Reduction(result, combine, dtype, term, lambda e: as_dtype(e, result.type.dtype))
     launch = row_kernel(
         scope,
-        accumulated(group, reduction, result.type.sizes, window, output, view),
+        accumulated(group, reduction, result.type.sizes, window, {output: view}),
         label=group.label,
         location=node.location,
         sources=group.sources,
