@@ -19,7 +19,7 @@ def _write(directory: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     "text",
-    ["id,lower,upper,size\na,0,3,64\nb,1,4,128\n", "extra,size,name,end,start\nx,64,a,3,0\ny,128,b,4,1\n"],
+    ["\ufeffid,lower,upper,size\na,0,3,64\nb,1,4,128\n", "extra,size,name,end,start\nx,64,a,3,0\ny,128,b,4,1\n"],
 )
 def test_columns_go_by_either_name_in_any_order(tmp_path: Path, text: str) -> None:
     assert read_intervals(_write(tmp_path, text)) == [Interval("a", 0, 3, 64), Interval("b", 1, 4, 128)]
@@ -32,6 +32,7 @@ def test_columns_go_by_either_name_in_any_order(tmp_path: Path, text: str) -> No
         ("id,lower,size\na,0,3\n", "no column 'upper'", "line 1"),
         ("id,lower,upper,size\na,0,1,8\nb,0,one,8\n", "value 'b' has no three whole numbers", "line 3"),
         ("id,lower,upper,size\na,0,1\n", "value 'a' has no three whole numbers", "line 2"),
+        ("id,lower,upper,size\n" + "a" * 200_000 + ",0,1,8\n", "no CSV: field larger", "values.csv"),
     ],
 )
 def test_what_is_no_value_is_named_with_its_line(tmp_path: Path, text: str, why: str, line: str) -> None:

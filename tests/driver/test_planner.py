@@ -125,6 +125,9 @@ def test_minimallocs_small_example_is_planned_at_its_bound() -> None:
     [
         ([Interval("neg", 0, 1, -4)], 64, "'neg' has the size -4"),
         ([Interval("dead", 3, 3, 4)], 64, r"'dead' is never alive.*\[3, 3\)"),
+        ([Interval("late", 0, 1 << 63, 4)], 64, "'late' is not of whole numbers below"),
+        ([Interval("half", 0, 1, 4.5)], 64, "'half' is not of whole numbers"),  # type: ignore[arg-type]
+        ([Interval("a", 0, 1, 1 << 61), Interval("b", 0, 1, 1 << 61), Interval("c", 0, 1, 1)], 1, "together"),
         ([Interval("twin", 0, 1, 4), Interval("twin", 2, 3, 4)], 64, "two values are named 'twin'"),
         ([Interval("a", 0, 1, 4)], 48, "alignment 48"),
         ([Interval("a", 0, 1, 4)], 0, "alignment 0"),
@@ -134,3 +137,9 @@ def test_what_cannot_be_planned_is_named(values: list[Interval], alignment: int,
     for plan in (plan_memory, plan_apart):
         with pytest.raises(PlanError, match=why):
             plan(values, alignment=alignment)
+
+
+@pytest.mark.parametrize("budget", [-1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_no_time_is_refused(budget: float) -> None:
+    with pytest.raises(PlanError, match="budget_s"):
+        plan_memory([Interval("a", 0, 1, 8)], budget_s=budget)

@@ -22,7 +22,14 @@ def read_intervals(path: str | Path) -> list[Interval]:
     Raises PlanError, with the line, for a column that is missing or a number that is none; OSError where the file
     cannot be read. What the numbers mean is checked by `plan_memory`.
     """
-    with Path(path).open(newline="", encoding="utf-8", errors="replace") as file:
+    try:
+        return _read(path)
+    except csv.Error as error:
+        raise PlanError(f"this is no CSV: {error}", where=str(path)) from None
+
+
+def _read(path: str | Path) -> list[Interval]:
+    with Path(path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = csv.DictReader(file)
         header = rows.fieldnames or []
         columns = [next((name for name in names if name in header), None) for names in _COLUMNS]

@@ -18,6 +18,7 @@ from rlx.errors import PlanError
 
 #: Units of the searches' work that `budget_s` buys a second of.
 WORK_PER_SECOND = 1_000_000
+_BEYOND = 1 << 62  # of steps and bytes: sums of what is smaller are exact in 64 bits
 _EXACT = 5 * WORK_PER_SECOND  # the most that the exact search gets: beyond, the local one finds more
 
 
@@ -32,7 +33,8 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
 
     The plan's `ratio` is its size over `lower_bound`, the largest sum of sizes alive at one step; 1.0 cannot be
     improved.
-    Raises PlanError for a negative size, an empty lifetime or a name given twice, naming the value.
+    Raises PlanError for a negative size, an empty lifetime, a name given twice or a number beyond 2**62, naming the
+    value; and for a budget that is no time.
 
     Method: values that no chain of shared steps connects are planned apart. First the heuristics stack values bottom
     up: the next one is always one whose lowest possible offset, on top of what is there already, is lowest; eight rules
@@ -42,6 +44,8 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
     `rlx.driver.plan_eject` locally for the rest; neither begins where the bound is reached.
     """
     _check(values, alignment)
+    if not 0 <= budget_s < math.inf:
+        raise PlanError(f"budget_s is {budget_s!r}, expected seconds from 0")
     placed = [v for v in values if v.size]
     units = [_round_up(v.size, alignment) for v in placed]
     unit = math.gcd(*units) or 1
@@ -58,7 +62,7 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
             offsets[i] = offset
         if height > bound:
             unfinished.append((component, found, orders))
-    work = int(max(budget_s, 0.0) * WORK_PER_SECOND) // max(len(unfinished), 1)
+    work = int(budget_s * WORK_PER_SECOND) // max(len(unfinished), 1)
     for component, found, orders in unfinished if work else ():
         members = [placed[i] for i in component]
         problem = Component([v.start for v in members], [v.end for v in members], [units[i] for i in component])
@@ -182,6 +186,10 @@ def _check(values: Sequence[Interval], alignment: int) -> None:
         raise PlanError(f"alignment {alignment} is not a power of two")
     seen: set[str] = set()
     for value in values:
+        numbers = value.start, value.end, value.size
+        if not all(isinstance(n, int | np.integer) and abs(n) < _BEYOND for n in numbers):
+            shown = ", ".join(map(repr, numbers))
+            raise PlanError(f"value {value.name!r} is not of whole numbers below 2**62: {shown}")
         if value.size < 0:
             raise PlanError(f"value {value.name!r} has the size {value.size}, below 0")
         if value.end <= value.start:
@@ -189,6 +197,9 @@ def _check(values: Sequence[Interval], alignment: int) -> None:
         if value.name in seen:
             raise PlanError(f"two values are named {value.name!r}")
         seen.add(value.name)
+    total = sum(_round_up(v.size, alignment) for v in values)
+    if total >= _BEYOND:
+        raise PlanError(f"the values take {total} bytes together, expected less than 2**62")
 
 
 def _load(values: Sequence[Interval], sizes: np.ndarray) -> tuple[int, list[int]]:
