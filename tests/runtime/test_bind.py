@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -166,3 +167,54 @@ def test_red_zones_are_watched_in_debug_mode() -> None:
     program = Session("cpu", Options(cache=False, debug_memory=True)).compile(layers())
     program.bind({"x": x}, {"y": y})()
     np.testing.assert_allclose(y, expected(x), rtol=1e-4, atol=1e-4)
+
+
+def _chain(length: int) -> Graph:
+    """y = tanh(...tanh(x) * x...), `length` times, of [300, 300]: brief or not, by its length."""
+    b = GraphBuilder("chain")
+    y = x = b.input("x", TensorType((300, 300) if length > 1 else (3, 5), dtypes.f32))
+    for _ in range(length):
+        y = b.binary("mul", b.emit("tanh", y), x)
+    return b.build({"y": y})
+
+
+@pytest.mark.parametrize(("length", "brief"), [(1, True), (40, False)])
+def test_calls_of_one_runner_from_many_threads_take_turns_until_one_closes_it(length: int, brief: bool) -> None:
+    program = Session("cpu", Options(cache=False, threads=1)).compile(_chain(length))
+    assert program.executable._steps.brief == brief
+    x = RNG.normal(size=program.inputs["x"].sizes).astype(np.float32)
+    y = np.full(x.shape, 77, np.float32)
+    run = program.bind({"x": x}, {"y": y})
+    refused: list[ProgramClosed] = []
+
+    def call() -> None:
+        try:
+            while True:
+                run()
+        except ProgramClosed as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    run.close()
+    for thread in threads:
+        thread.join(10)
+    assert len(refused) == 3
+    want = x.astype(np.float64)
+    for _ in range(length):
+        want = np.tanh(want) * x
+    np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_that_comes_after_the_runner_was_closed_touches_no_memory() -> None:
+    program = Session("cpu", Options(cache=False)).compile(_chain(1))
+    x, y = np.ones((3, 5), np.float32), np.full((3, 5), 77, np.float32)
+    run = program.bind({"x": x}, {"y": y})
+    run()
+    late, state = run._walk, run._state
+    run.close()
+    y[:] = 77
+    assert late(state) == 0
+    assert np.all(y == 77)

@@ -3,7 +3,8 @@
 A `CpuRunner` owns an arena and scratch memory of its own, so several runners of one program, and the program itself,
 may run at the same time; it keeps what owns the memory that it reads and writes. Each call reads what the inputs hold
 then.
-Any thread may call; calls of one runner take turns. A call holds no GIL and allocates nothing.
+Any thread may call; calls of one runner take turns, by a lock or, where the program is brief, by the GIL. A call
+allocates nothing, and holds the GIL in brief programs alone.
 """
 
 from __future__ import annotations
@@ -50,24 +51,24 @@ class CpuRunner:
 
     def __call__(self) -> None:
         """Run once. Raises ProgramClosed after `close`, or once the program is closed."""
-        with self._lock:
-            try:
-                if self._walk(self._state):
-                    self._steps.go_on()
-            except BaseException:
-                self._steps.abandon()
-                raise
+        self._walk(self._state)
 
     def _first(self, state: int) -> int:
-        self._steps.start()
-        self._walk = self._run_watched if self._watched else self._steps.walk
+        with self._lock:
+            if self._walk == self._first:  # no other thread was first, or closed the runner
+                self._steps.start()
+                self._walk = self._steps.walk if self._steps.brief and not self._watched else self._in_turn
         return self._walk(state)
 
-    def _run_watched(self, state: int) -> int:
-        self._arena.poison()
-        if self._steps.walk(state):
-            self._steps.go_on()
-        self._arena.check()
+    def _in_turn(self, state: int) -> int:
+        with self._lock:
+            if self._keep is None:
+                return _refuse(state)
+            if self._watched:
+                self._arena.poison()
+            self._steps.run()
+            if self._watched:
+                self._arena.check()
         return 0
 
     def close(self) -> None:
@@ -75,6 +76,7 @@ class CpuRunner:
         with self._lock:
             if self._keep is not None:
                 self._walk, self._keep = _refuse, None
+                self._steps.end()
                 self._arena.close()
                 self._scratch.close()
 

@@ -79,7 +79,7 @@ class BoundProgram:
     call: begins a run on the arrays in a list, inputs then outputs, if the inputs are arrays that fit as they are and
         the state's word TAKEN is 0; takes `state_address` and the `id` of the list, and gives UNFIT too. Only for
         interpreters where rlx.driver.array_object.LAYOUT_HOLDS.
-    brief: whether `call` holds the GIL, so that no other thread can see the run half done; it never gives MORE.
+    brief: whether both hold the GIL, so that no other thread can see the run half done; they never give MORE.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class BoundProgram:
         shares = self.records[launches, 4]
         chunks = np.clip(self.records[launches, 5] // (CHUNK_NS * shares), CHUNKS, MOST_CHUNKS)
         self.records[launches, 7] = -(-self.records[launches, 3] // (chunks * shares))
-        self.walk = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
         self.brief = bool(
             np.isin(self.records[:, 0], (LAUNCH, COPY, END)).all() and self.records[:, 5].sum() <= BRIEF_NS
         )
-        call = (ctypes.PYFUNCTYPE if self.brief else ctypes.CFUNCTYPE)(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
-        self.call = call(image.function("rlx_call"))
+        kind = ctypes.PYFUNCTYPE if self.brief else ctypes.CFUNCTYPE
+        self.walk = kind(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
+        self.call = kind(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)(image.function("rlx_call"))
         self._expected = _expected(artifact.manifest["inputs"])
         self._image, self._threads = image, threads
         self._pool = pool(affinity)
@@ -181,6 +181,11 @@ class BoundProgram:
     def abandon(self) -> None:
         """The next run begins at the beginning."""
         self.state[PC] = 0
+
+    def end(self) -> None:
+        """Let runs that are yet to come do nothing: the memory that the steps are bound to goes."""
+        self.records = np.zeros((1, RECORD_WORDS), np.int64)
+        self.state[RECORDS], self.state[RELOCATION_COUNT] = self.records.ctypes.data, 0
 
     def timings(self) -> list[tuple[str, int]]:
         """Run record by record: (label, nanoseconds) of each, in the order they ran."""
