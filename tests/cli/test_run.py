@@ -139,3 +139,9 @@ def test_a_policy_of_convolutions_is_honoured_or_refused(rlx, affine):
     refused = rlx("run", affine, "--device", "reference", "--convolution", "winograd-4x4", "--json")
     assert refused.code == 2
     assert "'winograd-4x4' is not to be had on reference" in refused.document["error"]["message"]
+
+
+@pytest.mark.parametrize(("rows", "code"), [(10**30, 1), (10**17, 2)])
+def test_sizes_beyond_all_memory_are_an_error_of_ours(rlx, open_model, rows, code):
+    done = rlx("run", open_model, "--shape", f"x={rows},4")
+    assert done.code == code and str(rows) in done.err and "Traceback" not in done.err

@@ -79,8 +79,15 @@ def check_names(given: Mapping[str, object], inputs: Mapping[str, TensorType], o
 
 
 def complete(given: Mapping[str, Feed], inputs: Mapping[str, TensorType], seed: int) -> dict[str, Feed]:
-    """A feed for every input, in the model's order: the given one, or a random one."""
-    return {name: given[name] if name in given else _random(name, type, seed) for name, type in inputs.items()}
+    """A feed for every input, in the model's order: the given one, or a random one.
+
+    Raises UsageError where there is no memory for it.
+    """
+    try:
+        return {name: given[name] if name in given else _random(name, type, seed) for name, type in inputs.items()}
+    except MemoryError:
+        sizes = ", ".join(f"{name!r} of {type}" for name, type in inputs.items())
+        raise UsageError(f"there is no memory for random inputs: {sizes}") from None
 
 
 def _random(name: str, type: TensorType, seed: int) -> Feed:

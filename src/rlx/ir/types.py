@@ -17,15 +17,23 @@ Shape = tuple[Size, ...]
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """Shape and dtype of a value. Printed as `f32[2, 3]`, `i64[]`, `f32[batch, 384]`."""
+    """Shape and dtype of a value. Printed as `f32[2, 3]`, `i64[]`, `f32[batch, 384]`.
+
+    Raises IRError for a negative dimension, and for more bytes than a signed number of 64 bits counts.
+    """
 
     shape: Shape
     dtype: DType
 
     def __post_init__(self) -> None:
+        nbytes = self.dtype.itemsize
         for d in self.shape:
-            if isinstance(d, int) and d < 0:
-                raise IRError(f"dimension {d} of shape {self.shape} is negative")
+            if isinstance(d, int):
+                if d < 0:
+                    raise IRError(f"dimension {d} of shape {self.shape} is negative")
+                nbytes *= d or 1
+        if nbytes >= 1 << 63:
+            raise IRError(f"{self} takes more bytes than 64 bits count")
 
     @property
     def rank(self) -> int:
