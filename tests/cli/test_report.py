@@ -2,9 +2,10 @@
 
 import os
 
+import numpy as np
 import pytest
 
-from rlx.cli import doctor
+from rlx.cli import bench, doctor
 from rlx.ir import GraphBuilder, TensorType, print_graph
 from rlx.ir.dtypes import f32
 from rlx.ir.text import parse_text
@@ -53,6 +54,26 @@ def test_inspect_draws_the_arena(rlx, tmp_path):
     model.write_text(print_graph(b.build({"y": b.emit("cumsum", b.emit("cumsum", x, dimension=0), dimension=0)})))
     assert rlx("inspect", model, "--svg", tmp_path / "arena.svg", "--show", "ops").code == 0
     assert "256 bytes at 0" in (tmp_path / "arena.svg").read_text()
+
+
+def test_a_drawing_is_not_written_into_a_file_of_another_kind(rlx, affine, tmp_path):
+    done = rlx("inspect", affine, "--svg", tmp_path / "arena.png")
+    assert done.code == 2 and ".svg" in done.err
+    assert not (tmp_path / "arena.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "gap"),
+    [
+        ([1.0, 2.0], [1.0, 2.5], 0.25), ([1.0, np.nan], [1.0, np.nan], 0), ([1.0, np.inf], [1.0, np.inf], 0),
+        ([1.0, 2.0], [1.0, np.nan], np.inf), ([1.0, np.nan], [1.0, 2.0], np.inf),
+        ([np.inf, 1.0], [-np.inf, 1.0], np.inf),
+        ([1.0, np.inf], [1.5, np.inf], 0.5), ([], [], 0),
+    ],
+)  # fmt: skip
+def test_answers_that_are_no_numbers_on_one_side_alone_differ_without_bound(one, two, gap):
+    runs = {"rlx": lambda: {"y": np.array(one)}, "peer": lambda: {"y": np.array(two)}}
+    assert bench.greatest_difference(runs) == gap
 
 
 def test_bench_gives_median_quartiles_and_the_share_of_the_ceilings(rlx, affine):

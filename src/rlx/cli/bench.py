@@ -10,6 +10,7 @@ most time to win first; `--svg` draws them, `--html` writes them and the program
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def bench(
     if against is not None:
         runs[against.value] = _onnxruntime(model, session.options.threads, feeds)
     with progress("measuring"):
-        difference = _difference(runs) if against is not None else None
+        difference = greatest_difference(runs) if against is not None else None
         timings = measure(runs, budget)
         ceilings = measure_ceilings(session.options.threads) if session.device.kind == "cpu" else None
         lines = measure_roofline(program, feeds, ceilings) if ceilings is not None and by_kernel else None
@@ -157,15 +158,21 @@ def _timing(name: str, taken: Sequence[float]) -> Timing:
     return Timing(name, float(median), float(low), float(high), len(taken))
 
 
-def _difference(runs: Mapping[str, Run]) -> float:
-    """The greatest difference of any output between the first run and the others, relative to the output's scale."""
+def greatest_difference(runs: Mapping[str, Run]) -> float:
+    """The greatest difference of any output between the first run and the others, relative to the output's scale.
+
+    Infinite where one is NaN, or another infinity, and the other is not.
+    """
     first, *others = (run() for run in runs.values())
     worst = 0.0
     for other in others:
         for name, array in first.items():
-            scale = max(float(np.abs(array).max(initial=0)), 1e-30)
-            gap = np.abs(array.astype(np.float64) - other[name].astype(np.float64)).max(initial=0)
-            worst = max(worst, float(gap) / scale)
+            one, two = array.astype(np.float64), other[name].astype(np.float64)
+            scale = float(np.abs(one).max(initial=1e-30, where=np.isfinite(one)))
+            alike = (one == two) | (np.isnan(one) & np.isnan(two))
+            with np.errstate(invalid="ignore"):
+                gap = np.abs(np.where(alike, 0, one - two)).max(initial=0)
+            worst = max(worst, math.inf if math.isnan(gap) else float(gap) / scale)
     return worst
 
 
