@@ -8,11 +8,14 @@ its own; transposed convolutions become ordinary ones (conv_phases).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from llvmlite import ir
 
+from rlx.backends.cpu import gemm_amx
+from rlx.backends.cpu.conv_band import Plane
 from rlx.backends.cpu.conv_phases import Phases, splits_into_phases
 from rlx.backends.cpu.conv_pixels import (
     PixelKernel,
@@ -32,13 +35,13 @@ from rlx.backends.cpu.gemm_plan import choose_blocks, choose_tile
 from rlx.backends.cpu.gemm_view import Dims, MatrixView, dims, split_index
 from rlx.backends.cpu.im2col import PanelsOfImage
 from rlx.backends.cpu.image_reader import ImageReader
-from rlx.backends.cpu.matmul import epilogue_identity, panels_of, rows_operand, supported
+from rlx.backends.cpu.matmul import epilogue_identity, matmul_kernels, panels_of, rows_operand, supported
 from rlx.backends.cpu.winograd import WinogradKernel
 from rlx.backends.cpu.winograd_plan import plan_winograd
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
-from rlx.codegen.lower.templates import ConvKernels, ConvSpec, Epilogue
+from rlx.codegen.lower.templates import ConvKernels, ConvSpec, Epilogue, MatmulSpec
 from rlx.codegen.target import Target
 from rlx.ir import dtypes
 from rlx.ir.graph import Node
@@ -70,6 +73,7 @@ def pixels_of(target: Target, spec: ConvSpec, epilogue: Epilogue, convolution: C
         return None
     plane = plane_of(spec, channels_together(target, spec))
     by_pixels = not (takes(spec) and spec.x.strides[1] == 1) and not plan_winograd(target, spec, plane, convolution)
+    by_pixels = by_pixels and _product_of_pixels(target, spec, plane) is None
     return Pixels(target, spec, plane) if by_pixels else None
 
 
@@ -104,6 +108,9 @@ def conv_kernels(
             winograd = plan_winograd(target, spec, plane, convolution)
             if winograd:
                 return channels_last_kernels(target, WinogradKernel(target, spec, epilogue, plane, winograd))
+            product = _product_of_pixels(target, spec, plane)
+            if product is not None:
+                return _as_product(target, product, epilogue)
             return channels_last_kernels(target, pixel_kernel(target, spec, epilogue, plan))
     if spec.size[-1] > 1 and spec.x.strides[-1] != 1:
         return None  # gathering pixel by pixel costs more than a dense copy
@@ -157,6 +164,37 @@ def conv_kernels(
         scratch_bytes=kernel.scratch_bytes,
     )
     return ConvKernels(left.pack, left.packed_nbytes, compute, in_place=epilogue is whole_epilogue)
+
+
+def _product_of_pixels(target: Target, spec: ConvSpec, plane: Plane) -> MatmulSpec | None:
+    """Pixels by weights, where a kernel of one position is best computed so: in matrix registers. None elsewhere."""
+    one_position = prod(spec.kernel) == 1 and plane.steps == (1, 1) and plane.is_inside
+    if plane.together == 1 or not one_position or not plane.holds_words:
+        return None
+    if not gemm_amx.suits(target, spec.batch * prod(spec.out), plane.words):
+        return None
+    image, *space, channel = plane.strides
+    features, channels, *_ = spec.w.strides
+    return MatmulSpec(
+        a_dtype=spec.x_dtype,
+        b_dtype=spec.w_dtype,
+        acc_dtype=spec.acc_dtype,
+        batch=(),
+        m=(spec.batch, *spec.out),
+        n=(spec.features,),
+        k=(spec.channels,),
+        a=Memory(spec.x.name, spec.x_dtype, (image, *space[2 - len(spec.out) :], channel)),
+        b=Memory(spec.w.name, spec.w_dtype, (channels, features)),
+        b_constant=spec.w_constant,
+    )
+
+
+def _as_product(target: Target, product: MatmulSpec, epilogue: Epilogue) -> ConvKernels | None:
+    image, feature, *space = epilogue.index
+    kernels = matmul_kernels(target, product, replace(epilogue, index=(image, *space, feature)))
+    if kernels is None:
+        return None
+    return ConvKernels(kernels.pack, kernels.packed_nbytes, kernels.compute, kernels.in_place)
 
 
 def _depthwise(target: Target, spec: ConvSpec, epilogue: Epilogue) -> ConvKernels:
