@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 
+from rlx.backends.webgpu.backend import WebGpuBackend
 from rlx.driver import HOST, Buffer, DeviceArena
 from rlx.driver.memory import device_memory
 from rlx.errors import NotHostMemory, OutOfMemory
@@ -114,3 +118,20 @@ def test_a_debug_arena_finds_an_overwritten_red_zone(webgpu):
         arena._bytes[plan.offsets["x"] + 16 : plan.offsets["x"] + 17].fill(0)
         with pytest.raises(RedZoneError):
             arena.check()
+
+
+def test_threads_that_first_ask_together_get_one_memory(monkeypatch):
+    meeting, given = threading.Barrier(2, timeout=10), []
+
+    class Memory:
+        def __init__(self, gpu):
+            meeting.wait()
+
+    monkeypatch.setattr(sys.modules[WebGpuBackend.__module__], "WebGpuMemory", Memory)
+    backend = WebGpuBackend("webgpu", None)
+    threads = [threading.Thread(target=lambda: given.append(backend.memory(0))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(given) == 2 and given[0] is given[1] is backend.memory(0)

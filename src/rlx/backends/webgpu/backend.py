@@ -2,7 +2,7 @@
 
 Cheap to import: wgpu is loaded when a device is first asked for. Where it is missing there are no devices of these
 kinds. The compiler (`rlx.backends.webgpu.compiler`) is imported only when something must be compiled; an artefact holds
-WGSL, which the driver compiles when it is loaded.
+WGSL, which the driver compiles when it is loaded. Any thread may call.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WebGpuBackend:
         self._api = api
         held = cache(lambda ordinal: Gpu(adapters(api)[ordinal], lowered, without))
         self._gpu: Callable[[int], Gpu] = held if lowered or without else lambda ordinal: gpu(api, ordinal)
-        self.memory = cache(self._memory)
+        self._memories: dict[int, WebGpuMemory] = {}
 
     def device_count(self) -> int:
         return len(adapters(self._api))
@@ -70,8 +70,9 @@ class WebGpuBackend:
         features |= dict(opened.limits)
         return DeviceProperties(info["device"], self.memory(ordinal).capacity_bytes, features)
 
-    def _memory(self, ordinal: int) -> WebGpuMemory:
-        return WebGpuMemory(lambda: self._gpu(ordinal))
+    def memory(self, ordinal: int) -> WebGpuMemory:
+        found = self._memories.get(ordinal)
+        return found or self._memories.setdefault(ordinal, WebGpuMemory(lambda: self._gpu(ordinal)))
 
     def target_key(self, device: Device, options: Options) -> dict[str, str]:
         """WGSL depends on the language's extensions, on what shaders may bind and share, and on the kind of adapter."""
