@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,15 @@ def test_the_template_stays_short() -> None:
     folder = Path(rlx.backends.reference.__file__ or "").parent
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in folder.glob("*.py"))
     assert lines < 300
+
+
+def test_the_verifier_runs_after_each_pass_of_a_precision_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Graph] = []
+    monkeypatch.setattr(compiler, "verify", seen.append)
+    options = Options(precision="bf16", cache=False)
+    compiler.compile_graph(_linear(), Device("reference"), options)
+    assert not seen
+    compiler.compile_graph(_linear(), Device("reference"), replace(options, verify=True))
+    assert seen

@@ -1,4 +1,4 @@
-"""Every class that the driver gives out begins with its contract."""
+"""Every class that the driver gives out, and every backend, begins with its contract."""
 
 import dataclasses
 import inspect
@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from rlx import driver
+from rlx.driver.registry import registry
 
 CLASSES = [getattr(driver, name) for name in driver.__all__ if inspect.isclass(getattr(driver, name))]
+CLASSES += [type(registry.backend(kind)) for kind in ("cpu", "reference", "webgpu")]
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)

@@ -1,7 +1,7 @@
 """The CPU as an RLX device: host memory, and programs compiled to native code.
 
 Cheap to import. The compiler (`rlx.backends.cpu.compiler`), which needs LLVM, is named here and imported only when
-something must be compiled.
+something must be compiled. The backend keeps no state: any thread may call it.
 """
 
 from __future__ import annotations

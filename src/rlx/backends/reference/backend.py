@@ -9,6 +9,7 @@ device, copy them into a package of your own and declare the entry point (`rlx.d
 
 Memory. This device computes in the host's memory, so it hands out `HOST_MEMORY`. A device with memory of its own
 implements `rlx.driver.MemoryBackend`, with `host_visible` False.
+Threads. Any may call: the backend keeps no state.
 Options. There is no instruction set, no thread and no arena here for an option to act on.
 """
 

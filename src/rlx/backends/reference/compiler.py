@@ -13,6 +13,7 @@ from rlx.driver import Artifact, Device
 from rlx.ir import op as ops
 from rlx.ir.graph import Graph, Value
 from rlx.ir.printer import print_graph
+from rlx.ir.verify import verify
 from rlx.options import Options
 from rlx.passes.pipeline import optimize
 
@@ -30,7 +31,7 @@ def compile_graph(graph: Graph, device: Device, options: Options) -> Artifact:
         ],
     }
     if options.precision != "f32":
-        graph = optimize(graph, level=0, precision=options.precision)
+        graph = optimize(graph, level=0, precision=options.precision, verify=verify if options.verify else None)
     return Artifact(device.kind, manifest, {"graph": print_graph(graph).encode()})
 
 
