@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +123,34 @@ def test_an_interrupted_write_leaves_no_file(cache, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cache.put(digest(PARTS), PARTS, artifact())
     assert list(cache.directory.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_goes_after_an_hour(cache):
+    cache.put(digest(PARTS), PARTS, artifact())
+    old, new = (cache.directory / f".writing-{name}" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, new.stat().st_mtime - 4000))
+    cache.put(digest({**PARTS, "graph": "bb"}), PARTS, artifact())
+    assert new.exists() and not old.exists()
+
+
+def test_an_entry_that_vanishes_meanwhile_hides_no_other(cache):
+    for name in "ab":
+        cache.put(digest({**PARTS, "graph": name}), {**PARTS, "graph": name}, artifact())
+    gone = cache.directory / "gone.rlxc"
+    gone.symlink_to("nowhere")
+    assert "nearest entry" in cache.explain({**PARTS, "graph": "c"})
+
+
+def test_a_directory_in_place_of_an_entry_costs_only_the_entry(cache):
+    cache.put(digest(PARTS), PARTS, artifact())
+    path = entry_path(cache)
+    path.unlink()
+    path.mkdir()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert [cache.get(digest(PARTS)) for _ in range(3)] == [None] * 3
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_miss_names_the_part_that_differs_from_the_nearest_entry(cache):

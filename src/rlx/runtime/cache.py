@@ -17,8 +17,9 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rlx.driver import Artifact
@@ -27,6 +28,8 @@ from rlx.driver.fork import renew_in_child
 MAGIC = b"RLXCACHE1\0\0\0\0\0\0\0"
 SUFFIX = ".rlxc"
 MEMORY_BYTES = 256 << 20
+#: What files are called until they are whole; after so many seconds their writer counts as killed.
+_WRITING, _ABANDONED = ".writing-", 3600
 
 Parts = Mapping[str, str]
 
@@ -130,13 +133,22 @@ class DiskCache:
 
     def _entries(self) -> list[Path]:
         """Entry files, the most recently used first."""
-        try:
-            found = [(p.stat().st_mtime, p) for p in self.directory.iterdir() if p.suffix == SUFFIX]
-        except OSError:
-            return []
+        found = [(when, p) for when, p in self._files() if p.suffix == SUFFIX]
         return [p for _, p in sorted(found, reverse=True)]
 
+    def _files(self) -> Iterator[tuple[float, Path]]:
+        """Files with the times of their last use; those that another process removes meanwhile are left out."""
+        with contextlib.suppress(OSError):
+            for path in self.directory.iterdir():
+                with contextlib.suppress(OSError):
+                    yield path.stat().st_mtime, path
+
     def _trim(self, keep: str) -> None:
+        now = time.time()
+        for when, path in self._files():
+            if path.name.startswith(_WRITING) and now - when > _ABANDONED:
+                with contextlib.suppress(OSError):
+                    path.unlink()
         total = 0
         for path in self._entries():
             with contextlib.suppress(FileNotFoundError):
@@ -147,8 +159,7 @@ class DiskCache:
 
 def read_own(path: Path) -> bytes:
     """A file's bytes. Raises PermissionError where another user owns or may write it or its directory."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
         for status, what in ((os.fstat(file.fileno()), "file"), (os.stat(path.parent), "directory")):
             if status.st_uid != os.geteuid():
                 raise PermissionError(0, f"the {what} belongs to another user")
@@ -162,7 +173,7 @@ def write_whole(path: Path, data: bytes) -> None:
     import tempfile  # costs 5 ms, and readers have no use for it
 
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_WRITING)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
