@@ -164,3 +164,14 @@ def test_products_whose_kernel_is_no_tile_offer_no_schedules():
     dots = replace(spec_of(1, 300, 200), b=Memory("b", f32, (1, 200)))
     assert matmul_product(PRESETS["avx512"], dots) is None
     assert matmul_product(PRESETS["avx512"], spec_of(4, 0, 3)) is None
+
+
+def test_many_rows_of_one_cache_set_are_read_in_place_few_at_a_time():
+    product = matmul_product(PRESETS["avx512"], spec_of(128, 768, 3072, b_constant=True))
+    assert product is not None
+    chosen = product.default
+    assert not product.lies_well(Tile(12, 2, 32))
+    assert product.lies_well(chosen.tile)
+    assert chosen.tile.rows >= 6 and chosen.blocks.rows == 128
+    few = matmul_product(PRESETS["avx512"], spec_of(16, 768, 3072, b_constant=True))
+    assert few is not None and few.default.tile.vectors <= 2

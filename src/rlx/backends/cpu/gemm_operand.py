@@ -25,6 +25,9 @@ from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
 from rlx.ir.dtypes import DType, u32
 
+#: Lines of one set of the first-level cache, which holds eight, that a tile's rows may take.
+ROWS_OF_A_SET = 6
+
 
 class Rows(Protocol):
     """a, by blocks of rows.
@@ -259,7 +262,7 @@ def rows_in_place(view: MatrixView, dtype: DType, height: int, reads: int) -> bo
     for i in range(min(lines, 512)):
         at = abs(i * step) * dtype.itemsize // 64 % 64
         used[at] = used.get(at, 0) + 1
-    return max(used.values()) <= 6
+    return max(used.values()) <= ROWS_OF_A_SET
 
 
 def panels_in_place(view: MatrixView, dtype: DType, columns: int) -> bool:

@@ -23,6 +23,8 @@ _TILE_END = 3.0
 _ITEMS = 8
 #: Panels that the second-level cache should hold: one that is read, the next one, and room for the rest.
 _PANELS_IN_L2 = 3
+#: The same where many tiles read each panel, and narrower ones would cost a copy of a.
+_PANELS_AT_MOST = 4 / 3
 #: Widths that splits are balanced for.
 _THREADS = (2, 4)
 
@@ -68,6 +70,18 @@ def choose_tile(target: Target, dtype: DType, batch: int, rows: int, columns: in
     return best[1]
 
 
+def tile_in_place(
+    target: Target, dtype: DType, batch: int, rows: int, columns: int | Sequence[int], depth: int, height: int
+) -> Tile:
+    """The cheapest tile of `height` rows, at most `rows`. Panels may fill most of the second-level cache. Sizes as for
+    `choose_tile`.
+
+    For an a whose rows, if more of them are read at once, push each other out of the first-level cache.
+    """
+    costs = _costs(target, dtype, batch, rows, columns, depth, room=_PANELS_AT_MOST)
+    return min((found for found in costs if found[1].rows == height), key=lambda found: found[0])[1]
+
+
 def near_tiles(
     target: Target, dtype: DType, batch: int, rows: int, columns: int | Sequence[int], depth: int, within: float
 ) -> list[Tile]:
@@ -103,15 +117,21 @@ def rows_ahead(target: Target, tile: Tile, rows: int, columns: int) -> int:
 
 
 def _costs(
-    target: Target, dtype: DType, batch: int, rows: int, columns: int | Sequence[int], depth: int
+    target: Target,
+    dtype: DType,
+    batch: int,
+    rows: int,
+    columns: int | Sequence[int],
+    depth: int,
+    room: float = _PANELS_IN_L2,
 ) -> Iterator[tuple[float, Tile]]:
-    """Every tile worth a thought, with its cost."""
+    """Every tile worth a thought, with its cost. room: panels that the second-level cache should hold."""
     parts = (columns,) if isinstance(columns, int) else tuple(columns)
     lanes = target.lanes(dtype.bits)
     for vectors in range(1, 9):
         if vectors > 1 and (vectors - 1) * lanes >= max(parts):
             break
-        if vectors > 2 and depth * vectors * lanes * dtype.itemsize > target.l2 // _PANELS_IN_L2:
+        if vectors > 2 and depth * vectors * lanes * dtype.itemsize > target.l2 / room:
             break
         for height in range(1, min(rows, registers(target)) + 1):
             tile = Tile(height, vectors, vectors * lanes)

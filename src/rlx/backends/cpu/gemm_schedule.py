@@ -15,8 +15,8 @@ from functools import cached_property
 from typing import Any
 
 from rlx.backends.cpu import gemm_amx
-from rlx.backends.cpu.gemm_operand import panels_in_place, rows_in_place, words_of
-from rlx.backends.cpu.gemm_plan import Blocks, Tile, choose_blocks, choose_tile, fits, near_tiles
+from rlx.backends.cpu.gemm_operand import ROWS_OF_A_SET, panels_in_place, rows_in_place, words_of
+from rlx.backends.cpu.gemm_plan import Blocks, Tile, choose_blocks, choose_tile, fits, near_tiles, tile_in_place
 from rlx.backends.cpu.gemm_view import MatrixView
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
@@ -106,7 +106,13 @@ class Product:
             tile = replace(best(_PROMPT_ROWS), rows=self.rows)
             if fits(self.target, tile):
                 return self._cut(tile)
-        return self._cut(best(self.rows))
+        tile = best(self.rows)
+        if self.rows >= _PROMPT_ROWS and self.together == 1 and not self.lies_well(tile):
+            sizes = (self.batch, self.rows, self.columns, self.depth)
+            lower = tile_in_place(self.target, self.dtype, *sizes, ROWS_OF_A_SET)
+            if self.lies_well(lower):
+                tile = lower
+        return self._cut(tile)
 
     def other_tiles(self) -> list[Schedule]:
         """Schedules with other tiles than the default's, the most promising first."""
@@ -161,6 +167,10 @@ class Product:
         blocks = choose_blocks(
             self.target, self.dtype, tile, self.batch, self.rows, width, self.depth, panels_first=panels_first
         )
+        if self.b is None and self.lies_well(tile) and self.rows <= blocks.count(self.rows) * tile.columns:
+            # All blocks together would read more of b than all panels read of a.
+            sizes = (tile, self.batch, self.rows, width, self.depth)
+            blocks = replace(choose_blocks(self.target, self.dtype, *sizes, panels_first=True), panels_first=False)
         return Schedule(tile, blocks, copied)
 
     def _variations(self, schedule: Schedule) -> Iterator[Schedule]:
