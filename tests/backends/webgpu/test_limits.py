@@ -181,6 +181,51 @@ def test_sums_longer_than_a_shader_binds_go_on_where_the_launch_before_ended(tin
     _agree(b.build(outputs), {"x": x}, tiny)
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "k"),
+    [((8, 70), (70, 100), ((1,), (0,))), ((20, 50), (130, 50), ((1,), (1,))), ((130, 16), (130, 40), ((0,), (0,)))],
+    ids=["rows by columns", "rows by rows", "columns by columns"],
+)
+def test_products_are_divided_along_whatever_divides_their_operands(tiny, left, right, k):
+    rng = np.random.default_rng(16)
+    x, y = (rng.integers(-4, 5, shape).astype(np.float32) for shape in (left, right))
+    b = GraphBuilder("product")
+    v, w = b.input("x", type_of(x)), b.input("y", type_of(y))
+    dot = b.emit("dot_general", v, w, lhs_contract=k[0], rhs_contract=k[1])
+    column = b.emit("broadcast_in_dim", b.emit("iota", dtype=dtypes.f32, shape=dot.type.sizes, dimension=1),
+                    shape=dot.type.sizes, broadcast_dims=(0, 1))  # fmt: skip
+    _agree(b.build({"z": b.emit("sub", dot, column)}), {"x": x, "y": y}, tiny)
+
+
+@pytest.mark.parametrize(
+    ("image", "weights", "groups"),
+    [((1, 12, 15, 17), (16, 12, 3, 3), 1), ((1, 100, 9, 9), (8, 100, 1, 1), 1), ((2, 24, 11, 13), (24, 1, 3, 3), 24)],
+    ids=["features", "channels", "groups"],
+)
+def test_convolutions_are_divided_by_images_groups_features_and_channels(tiny, image, weights, groups):
+    rng = np.random.default_rng(17)
+    x, w = (rng.integers(-4, 5, shape).astype(np.float32) for shape in (image, weights))
+    b = GraphBuilder("conv")
+    y = b.emit(
+        "conv_general", b.input("x", type_of(x)), b.input("w", type_of(w)), groups=groups,
+        strides=(1, 1), padding=((1, 1), (1, 1)), lhs_dilation=(1, 1), rhs_dilation=(1, 1),
+    )  # fmt: skip
+    bias = b.emit("iota", dtype=dtypes.f32, shape=y.type.sizes, dimension=1)
+    _agree(b.build({"y": b.emit("sub", y, bias)}), {"x": x, "w": w}, tiny)
+
+
+@pytest.mark.parametrize(("m", "n", "kernels"), [(110, 30, 1), (20, 70, None)], ids=["queries", "keys"])
+def test_attention_is_divided_by_queries_and_is_products_where_keys_are_too_many(tiny, m, n, kernels):
+    rng = np.random.default_rng(18)
+    q, k, v = (rng.normal(size=(1, 2, s, 16 if kernels else 32)).astype(np.float32) for s in (m, n, n))
+    b = GraphBuilder("attention")
+    values = [b.input(name, type_of(a)) for name, a in (("q", q), ("k", k), ("v", v))]
+    graph = b.build({"y": b.emit("attention", *values, causal=True)})
+    with Session(tiny, NO_CACHE).compile(graph) as program:
+        assert kernels is None or len(program.report.steps) == kernels
+    _agree(graph, {"q": q, "k": k, "v": v}, tiny, rtol=1e-4)
+
+
 def test_a_row_too_long_to_sort_is_refused_with_both_numbers(tiny):
     b = GraphBuilder("sort")
     y = b.emit("sort", b.input("x", TensorType((9000,), dtypes.f32)), dimension=0)

@@ -31,7 +31,9 @@ def joined_kernels(
     if any(s.a_dtype is not first.a_dtype or s.acc_dtype is not first.acc_dtype or s.batch for s in specs):
         return None
     weights = Memory("joined", first.b_dtype, (width, 1))
-    depth = math.prod(first.k)
+    rows, depth = math.prod(first.m), math.prod(first.k)
+    if first.b_dtype.itemsize * max(rows * depth, depth * width, rows * width) > target.max_binding_bytes:
+        return None  # a product by itself can be divided
     whole = replace(first, b=replace(weights, strides=_row_major(first.k, width)), n=(width,))
     parts = [Part(start, s.m, s.n, end) for start, s, end in zip(starts, specs, epilogues, strict=True)]
     compute = product_kernel(whole, parts, target)

@@ -10,14 +10,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rlx.backends.webgpu.division import Ranges, TiledKernel
+from rlx.backends.webgpu.shares import Share, axes_of, row_major
 from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for, turns
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel, Var
 from rlx.codegen.lower import Epilogue, MatmulSpec
 from rlx.codegen.wgsl import WgslTarget
 from rlx.codegen.wgsl.body import BodyEmitter, parts_of
+from rlx.codegen.wgsl.interval import Interval
 from rlx.codegen.wgsl.kernel import Shader, module_source, workgroup_grid
 from rlx.codegen.wgsl.types import literal, register_type, storage_type
 from rlx.ir import dtypes
@@ -54,15 +57,44 @@ def product_kernel(spec: MatmulSpec, parts: Sequence[Part], target: WgslTarget) 
     flops = sum(2.0 * k * math.prod(p.n) + p.epilogue.flops * math.prod(p.n) for p in parts)
     cost = Cost(batch * m * flops, 4.0 * batch * (m * k + k * n + m * n))
 
-    def shader(bases: Sequence[int]) -> Shader:
-        return _shader(spec, parts, args, target, bases)
+    division = _Division(spec, parts, args, target)
+    whole = division.axes if len(parts) == 1 else {}
+    kernel = template("matmul", args, batch * m * n, lambda bases: division.shader({}, bases), cost)
+    return replace(kernel, division=division) if whole else kernel
 
-    return template("matmul", args, batch * m * n, shader, cost)
+
+class _Division:
+    """How a product can be divided: along every dimension of its groups; along k, parts hand on their sums."""
+
+    def __init__(
+        self, spec: MatmulSpec, parts: Sequence[Part], operands: tuple[Memory, ...], target: WgslTarget
+    ) -> None:
+        self.spec, self.parts, self.operands, self.target = spec, parts, operands, target
+        self.groups = {"batch": spec.batch, "m": spec.m, "n": spec.n, "k": spec.k}
+        self.axes = axes_of(self.groups)
+        self.results = row_major((*spec.batch, *spec.m, *spec.n))
+        self.args = (*operands, Memory("sums", spec.acc_dtype, (1,), writable=True))
+        self.handed = (math.prod((*spec.batch, *spec.m, *spec.n)),)
+
+    def touched(self, ranges: Ranges) -> list[Interval | None]:
+        share, spec, (part,) = Share(self.groups, ranges), self.spec, self.parts
+        end, outputs = part.epilogue, ("batch", "m", "n")
+        return [
+            share.reach(("batch", "m", "k"), spec.a.strides),
+            share.reach(("batch", "k", "n"), spec.b.strides),
+            *share.touched_by(end.stores, end.index, outputs, end.args),
+            *([] if share.whole("k") else [share.reach(outputs, self.results)]),
+        ]
+
+    def shader(self, ranges: Ranges, bases: Sequence[int]) -> Shader:
+        share = Share(self.groups, ranges)
+        args = self.operands if share.whole("k") else self.args
+        return _shader(self.spec, self.parts, args, self.target, bases, share)
 
 
 def template(
     label: str, args: tuple[Memory, ...], grid: int, shader: Callable[[Sequence[int]], Shader], cost: Cost
-) -> TemplateKernel:
+) -> TiledKernel:
     """A kernel whose text `shader` writes, for arguments that start so many elements into their bindings."""
     identity = hashlib.sha256(shader((0,) * len(args)).source.encode()).hexdigest()[:32]
 
@@ -70,7 +102,7 @@ def template(
         bases, receive = request
         receive(shader(bases))
 
-    return TemplateKernel(label, args, grid, f"wgsl {label} {identity}", emit, cost)
+    return TiledKernel(label, args, grid, f"wgsl {label} {identity}", emit, cost)
 
 
 def bind_arguments(
@@ -149,51 +181,99 @@ class MatrixSide:
 
 
 def _shader(
-    spec: MatmulSpec, parts: Sequence[Part], args: tuple[Memory, ...], target: WgslTarget, bases: Sequence[int]
+    spec: MatmulSpec,
+    parts: Sequence[Part],
+    args: tuple[Memory, ...],
+    target: WgslTarget,
+    bases: Sequence[int],
+    share: Share,
 ) -> Shader:
-    batch, m, n, k = (math.prod(s) for s in (spec.batch, spec.m, spec.n, spec.k))
+    sizes = share.sizes
+    batch, m, n, k = (math.prod(sizes[group]) for group in ("batch", "m", "n", "k"))
     kind, zero = register_type(spec.acc_dtype, target), literal(0, spec.acc_dtype, target)
     tile = tile_for(batch, m, n, large=not target.max_turns)
     groups = len(spec.batch)
     a_batch, a_m, a_k = _split(spec.a.strides, groups, len(spec.m))
     b_batch, b_k, b_n = _split(spec.b.strides, groups, len(spec.k))
-    left = MatrixSide("a0", True, "a_start", (spec.m, a_m), (spec.k, a_k), bases[0], a_batch, zero, kind, tile.depth)
-    right = MatrixSide("a1", False, "b_start", (spec.n, b_n), (spec.k, b_k), bases[1], b_batch, zero, kind, tile.depth)
+    a_base = bases[0] + share.shift(("batch", "m", "k"), spec.a.strides)
+    b_base = bases[1] + share.shift(("batch", "k", "n"), spec.b.strides)
+    rows, columns, steps = sizes["m"], sizes["n"], sizes["k"]
+    left = MatrixSide("a0", True, "a_start", (rows, a_m), (steps, a_k), a_base, a_batch, zero, kind, tile.depth)
+    right = MatrixSide("a1", False, "b_start", (columns, b_n), (steps, b_k), b_base, b_batch, zero, kind, tile.depth)
     product = Product(batch, m, n, k, kind, zero, tile, left, right, target.workgroup_bytes)
     emitter = BodyEmitter(target)
+    line = emitter.line
     stored = {s.memory.name for part in parts for s in part.epilogue.stores}
     vectors = [i for i, side in enumerate((left, right)) if side.vector]
     declarations = bind_arguments(emitter, args, stored, bases, vectors) + product.declarations()
-    group, columns, rows = workgroup_grid(product.groups)
-    product.place(emitter.line, group)
-    emitter.line(f"let a_start = {bases[0]} + {offset('batch', spec.batch, a_batch)};")
-    emitter.line(f"let b_start = {bases[1]} + {offset('batch', spec.batch, b_batch)};")
-    product.sums(emitter.line)
+    group, across, down = workgroup_grid(product.groups)
+    product.place(line, group)
+    line(f"let a_start = {a_base} + {offset('batch', sizes['batch'], a_batch)};")
+    line(f"let b_start = {b_base} + {offset('batch', sizes['batch'], b_batch)};")
+    product.sums(line)
 
     def each() -> None:
+        if len(parts) == 1:
+            total = hand_on(line, share, "k", ("batch", "m", "n"), len(args) - 1, bases[-1])
+            if total:
+                places = [(name, sizes[name], share.starts[name]) for name in ("batch", "m", "n")]
+                _finish(emitter, parts[0], total, places)
+            return
         for part in parts:
-            if len(parts) == 1:
-                _finish(emitter, spec.batch, part, "n")
-                return
-            emitter.line(f"if (n >= {part.start} && n < {part.start + math.prod(part.n)}) {{")
-            emitter.line(f"let own = n - {part.start};")
+            line(f"if (n >= {part.start} && n < {part.start + math.prod(part.n)}) {{")
+            line(f"let own = n - {part.start};")
             with emitter.scope():
-                _finish(emitter, spec.batch, part, "own")
-            emitter.line("}")
+                _finish(
+                    emitter, part, "total", [("m", part.m, (0,) * len(part.m)), ("own", part.n, (0,) * len(part.n))]
+                )
+            line("}")
 
     product.finish(emitter, each)
     source = module_source(declarations, emitter.lines, target, INVOCATIONS)
-    return Shader(source, len(args), (columns, rows))
+    return Shader(source, len(args), (across, down))
 
 
-def _finish(emitter: BodyEmitter, batch: Sequence[int], part: Part, column: str) -> None:
-    """The epilogue of one sum, at row `m` and a column of the part."""
-    emitter.bind_value(part.epilogue.acc, "total")
-    variables: list[Var] = list(part.epilogue.index)
-    for flat, sizes in (("batch", batch), ("m", part.m), (column, part.n)):
-        for place, size in zip(parts_of(flat, sizes), sizes, strict=True):
-            emitter.bind_index(variables.pop(0), place, size)
+def hand_on(
+    line: Callable[[str], None], share: Share, summed: str, outputs: Sequence[str], memory: int, base: int
+) -> str:
+    """What has the finished sum of `total` and of what earlier parts had; "" in a part that others follow.
+
+    outputs: groups of the results' dimensions, whose flat indices stand in variables of these names. memory: number of
+    the binding in which parts find and leave their sums, dense, `base` elements from its start.
+    """
+    if share.whole(summed):
+        return "total"
+    strides = list(row_major([n for name in outputs for n in share.groups[name]]))
+    place = str(base + share.shift(outputs, strides))
+    for name in outputs:
+        count = len(share.sizes[name])
+        place += f" + {offset(name, share.sizes[name], strides[:count])}"
+        del strides[:count]
+    line(f"let place = {place};")
+    line(f"let sum = total{'' if share.first(summed) else f' + a{memory}[place]'};")
+    if share.last(summed):
+        return "sum"
+    line(f"a{memory}[place] = sum;")
+    return ""
+
+
+def _finish(
+    emitter: BodyEmitter, part: Part, total: str, places: Sequence[tuple[str, Sequence[int], Sequence[int]]]
+) -> None:
+    """The epilogue of the sum `total`. places: a flat index, the sizes that it counts over, and where they start."""
+    emitter.bind_value(part.epilogue.acc, total)
+    bind_places(emitter, part.epilogue.index, places)
     emitter.body(part.epilogue.stores)
+
+
+def bind_places(
+    emitter: BodyEmitter, index: Sequence[Var], places: Sequence[tuple[str, Sequence[int], Sequence[int]]]
+) -> None:
+    """Bind variables to the dimensions of flat indices. places: (flat, sizes that it counts over, where they start)."""
+    variables = iter(index)
+    for flat, sizes, starts in places:
+        for part, size, start in zip(parts_of(flat, sizes), sizes, starts, strict=True):
+            emitter.bind_index(next(variables), f"{part} + {start}" if start else part, start + size)
 
 
 def _split(strides: Sequence[Any], batch: int, first: int) -> tuple[list[int], list[int], list[int]]:
