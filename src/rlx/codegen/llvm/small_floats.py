@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from rlx.codegen.llvm.types import F32, F64, I8, I16, I32, bits_of, constant, like
+from rlx.codegen.llvm.types import BFLOAT, F32, F64, I1, I8, I16, I32, bits_of, constant, lanes_of, like
 from rlx.codegen.llvm.values import ValueEmitter
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
+
+#: The class of vfpclassps that denormals are in.
+_IS_DENORMAL = 0x20
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,24 @@ def narrow(f: ValueEmitter, value: ir.Value, dtype: DType) -> ir.Value:
 
 
 def _narrow_bf16(f: ValueEmitter, value: ir.Value) -> ir.Value:
+    if not f.target.has("avx512bf16") or lanes_of(value.type) != 16:
+        return _narrow_bf16_by_bits(f, value)
+    # The instruction takes denormals for zeros: vectors that hold any, which are few, go the other way.
+    b = f.builder
+    raw = f.call("llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(BFLOAT, 16), [value])
+    quick = b.bitcast(raw, like(I16, value.type))
+    denormal = f.call("llvm.x86.avx512.fpclass.ps.512", like(I1, value.type), [value, I32(_IS_DENORMAL)])
+    before = b.block
+    with b.if_then(b.icmp_unsigned("!=", b.bitcast(denormal, I16), I16(0)), likely=False):
+        exact = _narrow_bf16_by_bits(f, value)
+        within = b.block
+    result = b.phi(quick.type)
+    result.add_incoming(quick, before)
+    result.add_incoming(exact, within)
+    return result
+
+
+def _narrow_bf16_by_bits(f: ValueEmitter, value: ir.Value) -> ir.Value:
     b = f.builder
     bits = f.as_int(value)
     type_ = bits.type
