@@ -147,18 +147,14 @@ def _plan(name: str, budget_s: float) -> float:
     return plan.ratio
 
 
-@pytest.mark.parametrize("name", ["A", "C", "G", "H"])
-def test_quick_instances_of_minimalloc_reach_the_bound_within_a_second(name: str) -> None:
-    assert _plan(name, 1.0) == 1.0
+@pytest.mark.parametrize("name", "ABCDEFGHIK")
+def test_all_of_minimalloc_but_one_reach_the_bound_within_two_seconds(name: str) -> None:
+    assert _plan(name, 2.0) == 1.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "limit"),
-    [*((name, 1.0) for name in "ABCEFGHIK"), ("D", 1.032), ("J", 1.02)],
-)
-def test_all_of_minimalloc_is_planned_near_the_bound(name: str, limit: float) -> None:
-    assert _plan(name, 20.0) <= limit
+def test_the_hardest_of_minimalloc_is_planned_near_the_bound() -> None:
+    assert _plan("J", 20.0) <= 1.008
 
 
 def test_without_a_budget_only_the_heuristics_work() -> None:

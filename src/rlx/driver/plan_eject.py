@@ -39,7 +39,7 @@ def eject(component: Component, offsets: Sequence[int], lowest: int, work: int) 
     offsets: a plan, in which values that meet never overlap. lowest: a height below which nothing need be sought.
     """
     best = list(offsets)
-    height = max(offset + size for offset, size in zip(best, component.sizes, strict=True))
+    height = component.height(best)
     if height <= lowest or work <= 0:
         return best
     search = _Ejection(component, best, height)

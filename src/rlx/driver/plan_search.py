@@ -55,6 +55,10 @@ class Component:
         self.members = np.concatenate([np.append(members, len(sizes)) for members in sections])
         self.bounds = np.cumsum([0] + [len(members) + 1 for members in sections])
 
+    def height(self, offsets: Sequence[int]) -> int:
+        """Where the highest of the values ends."""
+        return max(offset + size for offset, size in zip(offsets, self.sizes, strict=True))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -76,7 +80,7 @@ def improve(
     any amount of work.
     """
     best = list(offsets)
-    height = _height(best, component.sizes)
+    height = component.height(best)
     turn = 0
     while work > 0 and height > lowest:
         order = np.array(orders[turn % len(orders)], np.int64)
@@ -95,15 +99,11 @@ def improve(
             share -= max(found.work, 1)
             if found.offsets is not None:
                 best = found.offsets
-                height = _height(best, component.sizes)
+                height = component.height(best)
             if found.impossible:
                 lowest = capacity + 1
         work += share
     return best, lowest
-
-
-def _height(offsets: Sequence[int], sizes: Sequence[int]) -> int:
-    return max(offset + size for offset, size in zip(offsets, sizes, strict=True))
 
 
 def search(component: Component, capacity: int, order: np.ndarray, limit: int, blame: np.ndarray) -> Outcome:

@@ -13,13 +13,15 @@ import numpy as np
 
 from rlx.driver.memory_plan import Interval, MemoryPlan
 from rlx.driver.plan_eject import eject
+from rlx.driver.plan_merge import Box, merge, spread
 from rlx.driver.plan_search import Component, improve
 from rlx.errors import PlanError
 
 #: Units of the searches' work that `budget_s` buys a second of.
 WORK_PER_SECOND = 1_000_000
 _BEYOND = 1 << 62  # of steps and bytes: sums of what is smaller are exact in 64 bits
-_EXACT = 5 * WORK_PER_SECOND  # the most that the exact search gets: beyond, the local one finds more
+_EXACT = 2 * WORK_PER_SECOND  # the most that the exact search gets: beyond, the local one finds more
+_MERGED = 0.75  # of the budget, for plans that keep merged values together
 
 
 def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: float = 1.0) -> MemoryPlan:
@@ -40,8 +42,9 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
     up: the next one is always one whose lowest possible offset, on top of what is there already, is lowest; eight rules
     break ties, and the smallest arena wins. (Greedy orders with gap filling, as in Pisarchyk & Lee 2020, come out
     larger on the instances of Moffitt, MiniMalloc, ASPLOS 2023.) A rule takes O(n^2) steps of NumPy; large plans try
-    fewer rules. Then `rlx.driver.plan_search` searches exactly for half of the budget, up to 5 s, and
-    `rlx.driver.plan_eject` locally for the rest; neither begins where the bound is reached.
+    fewer rules. Where they miss the bound, searches follow: for three quarters of the budget with values merged
+    (`rlx.driver.plan_merge`), where any can be, then with the values apart. Either time `rlx.driver.plan_search`
+    searches exactly for half, up to 2 s, and `rlx.driver.plan_eject` locally for the rest.
     """
     _check(values, alignment)
     if not 0 <= budget_s < math.inf:
@@ -56,7 +59,7 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
     unfinished: list[tuple[list[int], list[int], list[list[int]]]] = []
     for component in _components(placed):
         members = [placed[i] for i in component]
-        orders = [sorted(range(len(members)), key=lambda k: rule(members[k], busiest[component[k]])) for rule in rules]
+        orders = _orders(members, [busiest[i] for i in component], rules)
         found, height = _stacked(members, [units[i] for i in component], orders, bound)
         for i, offset in zip(component, found, strict=True):
             offsets[i] = offset
@@ -66,9 +69,11 @@ def plan_memory(values: Sequence[Interval], *, alignment: int = 64, budget_s: fl
     for component, found, orders in unfinished if work else ():
         members = [placed[i] for i in component]
         problem = Component([v.start for v in members], [v.end for v in members], [units[i] for i in component])
-        exact = min(work // 2, _EXACT)
-        found, lowest = improve(problem, found, orders, bound, exact)
-        for i, offset in zip(component, eject(problem, found, lowest, work - exact), strict=True):
+        boxes = merge(problem)
+        merged = int(_MERGED * work) if len(boxes) < len(component) else 0
+        if merged:
+            found = min(found, _searched_merged(problem, boxes, rules, bound, merged), key=problem.height)
+        for i, offset in zip(component, _searched(problem, found, orders, bound, work - merged), strict=True):
             offsets[i] = offset
     height = max((offset + size for offset, size in zip(offsets, units, strict=True)), default=0)
     where = {v.name: offset * unit for v, offset in zip(placed, offsets, strict=True)}
@@ -97,8 +102,9 @@ def plan_apart(values: Sequence[Interval], *, alignment: int = 64, red_zone: int
     return MemoryPlan(offsets, sizes, _round_up(end + red_zone, alignment), bound, alignment)
 
 
+_Rule = Callable[[Interval, int], tuple[int, ...]]
 #: Rules that break ties, given a value and the largest load in its life: smaller comes first. Often best first.
-_RULES: tuple[Callable[[Interval, int], tuple[int, ...]], ...] = (
+_RULES: tuple[_Rule, ...] = (
     lambda v, load: (-load, v.start),
     lambda v, load: (-load, v.start - v.end, -v.size),
     lambda v, _: (-v.end, v.start),
@@ -121,6 +127,32 @@ def _components(values: Sequence[Interval]) -> list[list[int]]:
         components[-1].append(i)
         reach = max(reach, values[i].end)
     return components
+
+
+def _searched(
+    problem: Component, offsets: Sequence[int], orders: Sequence[Sequence[int]], bound: int, work: int
+) -> list[int]:
+    """Offsets of at most the height of `offsets`, searched exactly and then locally."""
+    exact = min(work // 2, _EXACT)
+    found, lowest = improve(problem, offsets, orders, bound, exact)
+    return eject(problem, found, lowest, work - exact)
+
+
+def _searched_merged(
+    problem: Component, boxes: Sequence[Box], rules: Sequence[_Rule], bound: int, work: int
+) -> list[int]:
+    """Offsets for the values of the boxes, which keep each box together; heuristics and searches."""
+    values = [Interval("", box.start, box.end, box.size) for box in boxes]
+    sizes = [box.size for box in boxes]
+    orders = _orders(values, [int(problem.load[box.start : box.end].max()) for box in boxes], rules)
+    found, _ = _stacked(values, sizes, orders, bound)
+    merged = Component([box.start for box in boxes], [box.end for box in boxes], sizes)
+    return spread(boxes, _searched(merged, found, orders, bound, work))
+
+
+def _orders(values: Sequence[Interval], busiest: Sequence[int], rules: Sequence[_Rule]) -> list[list[int]]:
+    """The values by each of the rules."""
+    return [sorted(range(len(values)), key=lambda i: rule(values[i], busiest[i])) for rule in rules]
 
 
 def _stacked(
