@@ -23,7 +23,8 @@ from rlx.backends.webgpu.touches import touched_by
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.lower import ConvSpec, Epilogue
 from rlx.codegen.wgsl import WgslTarget
-from rlx.codegen.wgsl.body import BodyEmitter, parts_of
+from rlx.codegen.wgsl.body import BodyEmitter
+from rlx.codegen.wgsl.expression import parts_of
 from rlx.codegen.wgsl.interval import Interval
 from rlx.codegen.wgsl.kernel import Shader, module_source, workgroup_grid
 from rlx.codegen.wgsl.types import literal, register_type

@@ -19,7 +19,8 @@ from rlx.backends.webgpu.tiles import INVOCATIONS, Product, tile_for, turns
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel, Var
 from rlx.codegen.lower import Epilogue, MatmulSpec
 from rlx.codegen.wgsl import WgslTarget
-from rlx.codegen.wgsl.body import BodyEmitter, parts_of
+from rlx.codegen.wgsl.body import BodyEmitter
+from rlx.codegen.wgsl.expression import parts_of
 from rlx.codegen.wgsl.interval import Interval
 from rlx.codegen.wgsl.kernel import Shader, module_source, workgroup_grid
 from rlx.codegen.wgsl.types import literal, register_type, storage_type
