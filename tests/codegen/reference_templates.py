@@ -145,7 +145,10 @@ class ReferenceTemplates:
                 blind = (largest == -np.inf) & spec.blind
                 weights = np.exp(scores - np.where(blind, 0, largest))
                 total = np.where(blind, 1, weights.sum(-1, keepdims=True))
-                acc = (weights @ v / total).astype(spec.dtype.numpy)
+                weights = weights / total
+                if spec.cleared:
+                    weights = np.where(np.isnan(weights), 0, weights)
+                acc = (weights @ v).astype(spec.dtype.numpy)
             _run_epilogue(arrays, epilogue, acc.reshape((*spec.batch, *spec.m, *spec.e)))
 
         args = (spec.q, spec.k, spec.v, *spec.scores.args, *epilogue.args)

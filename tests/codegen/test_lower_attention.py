@@ -77,6 +77,21 @@ def test_a_decomposed_softmax_between_products_is_attention_whose_blind_rows_are
     assert spec.batch == (6,)
 
 
+def test_weights_cleared_of_nan_are_part_of_attention() -> None:
+    b = GraphBuilder()
+    q, k, v = inputs(b, (2, 3, 5, 8), (2, 3, 8, 7), (2, 3, 7, 6))
+    seen = b.input("seen", TensorType((5, 7), bool_))
+    scores = product(b, q, k, 2)
+    shape = scores.type.shape
+    hidden = b.full(shape, -math.inf, f32)
+    nobody = b.binary("and", b.broadcast(seen, shape), b.binary("gt", b.broadcast(b.iota((5, 7), 0, f32), shape), 0.0))
+    weights = softmax(b, b.emit("select", nobody, scores, hidden))
+    weights = b.emit("select", b.emit("ne", weights, weights), b.full(shape, 0.0, f32), weights)
+    (spec,) = check(b.build([product(b, weights, v, 2)]))
+    assert spec.cleared
+    assert not spec.blind
+
+
 def test_grouped_queries_share_keys_through_strides_of_zero() -> None:
     b = GraphBuilder()
     q, k, v = inputs(b, (2, 6, 5, 8), (2, 2, 7, 8), (2, 2, 7, 4))

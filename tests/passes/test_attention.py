@@ -48,8 +48,28 @@ def test_a_softmax_between_two_products_is_found(scale: float | None) -> None:
     b = GraphBuilder()
     (attention,) = found(b.build([decomposed(b, scale=scale)[1]]))
     assert not attention.blind
+    assert not attention.cleared
     assert not attention.divided_late
     assert attention.result is attention.mix.output
+
+
+def test_weights_whose_nan_are_replaced_by_zeros_are_found() -> None:
+    b = GraphBuilder()
+    q, k, v = inputs(b)
+    weights = b.emit("softmax", product(b, q, k, 3), axis=-1)
+    zeros = b.full(weights.type.shape, 0.0, f32)
+    cleared = b.emit("select", b.emit("ne", weights, weights), zeros, weights)
+    (attention,) = found(b.build([product(b, cleared, v, 2)]))
+    assert attention.cleared
+
+
+@pytest.mark.parametrize("instead", [1.0, math.inf])
+def test_weights_whose_nan_become_anything_else_are_no_attention(instead: float) -> None:
+    b = GraphBuilder()
+    q, k, v = inputs(b)
+    weights = b.emit("softmax", product(b, q, k, 3), axis=-1)
+    others = b.full(weights.type.shape, instead, f32)
+    assert not found(b.build([product(b, b.emit("select", b.emit("ne", weights, weights), others, weights), v, 2)]))
 
 
 def test_narrow_floats_are_found_in_the_precision_that_they_are_computed_in() -> None:

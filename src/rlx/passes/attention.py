@@ -4,7 +4,8 @@
                                                               └▶ exp(scores - shift) = weights ─▶ reduce_sum = total
     mix = weights v, and the division by the total before or after it
 
-The shift may be guarded: 0 where the largest score is -inf, with 1 for the total there. `find_attention` looks at ops,
+The shift may be guarded: 0 where the largest score is -inf, with 1 for the total there. Weights that are NaN may be
+replaced by 0 before v, as exporters of PyTorch's attention write it. `grow_attentions` looks at ops,
 dtypes and users alone. That the rows which are reduced, spread and contracted are the same ones is for the lowering to
 make sure, which knows indices; where they are not, it takes the nodes for what they are.
 """
@@ -39,6 +40,7 @@ class Attention:
     divisor: what each row is divided by. quotient: the division's node.
     divided_late: the division follows the mix; else it gives the mix's left operand.
     blind: whether rows whose every score is -inf have weights 0; else they are NaN.
+    cleared: whether weights that are NaN become 0.
     members: all nodes from the product to the later of mix and quotient, in graph order.
     """
 
@@ -53,6 +55,7 @@ class Attention:
     quotient: Node
     divided_late: bool
     blind: bool
+    cleared: bool
     members: tuple[Node, ...]
 
     @property
@@ -94,12 +97,15 @@ class _Matcher:
         node = self.producers.get(value)
         if node is None or value.type.dtype not in (f32, f64) or self.mix.output.type.dtype is not value.type.dtype:
             return None
+        cleared = self._without_nan(node)
+        if cleared is not None:
+            node = self.producers.get(self._through(cleared, _MOVES))
         quotient = None
-        if node.op == "div":
+        if node is not None and node.op == "div":
             self.nodes.add(node)
             quotient, node = node, self.producers.get(self._through(node.inputs[0], _MOVES))
         late = quotient is None
-        if node is None or node.op != "exp":
+        if node is None or node.op != "exp" or (late and cleared is not None):
             return None
         self.nodes.add(node)
         weights = node.output
@@ -123,10 +129,32 @@ class _Matcher:
             return None
         members = tuple(sorted(self.nodes, key=self.near.position.__getitem__))
         found = Attention(
-            product, self.mix, scores, shifted, weights, largest, shift, divisor, quotient, late, blind, members
+            product,
+            self.mix,
+            scores,
+            shifted,
+            weights,
+            largest,
+            shift,
+            divisor,
+            quotient,
+            late,
+            blind,
+            cleared is not None,
+            members,
         )
         inner = (v for n in members for v in n.outputs if v is not found.result)
         return None if any(self.near.used_outside(v, self.nodes) for v in inner) else found
+
+    def _without_nan(self, node: Node) -> Value | None:
+        """x for select(x != x, 0, x)."""
+        if node.op != "select" or not self._is_splat(node.inputs[1], 0.0):
+            return None
+        value, test = node.inputs[2], self.producers.get(node.inputs[0])
+        if test is None or test.op != "ne" or any(v is not value for v in test.inputs):
+            return None
+        self.nodes.update((node, test))
+        return value
 
     def _through(self, value: Value, ops: Iterable[str]) -> Value:
         """What `value` is made of by `ops` alone."""

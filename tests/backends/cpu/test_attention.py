@@ -41,6 +41,7 @@ class Case:
     mask: str = ""
     causal: int | None = None
     blind: bool = True
+    cleared: bool = False
     softcap: float = 0.0
     bias: bool = False
     scale: float = field(init=False)
@@ -83,7 +84,19 @@ class Case:
         q, k, v = (Memory(name, f32, self.operand(name)[1]) for name in "qkv")
         scores = Scores(product, index, value, args)
         return AttentionSpec(
-            f32, self.batch, self.m, (self.n,), (self.d,), (self.e,), q, k, v, scores, self.blind, self.causal
+            f32,
+            self.batch,
+            self.m,
+            (self.n,),
+            (self.d,),
+            (self.e,),
+            q,
+            k,
+            v,
+            scores,
+            self.blind,
+            self.causal,
+            self.cleared,
         )
 
     def outputs(self) -> Epilogue:
@@ -127,7 +140,10 @@ def expected(case: Case, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.n
         largest = scores.max(-1, keepdims=True)
         blind = (largest == -np.inf) & case.blind
         weights = np.exp(scores - np.where(blind, 0, largest))
-        return weights @ v / np.where(blind, 1, weights.sum(-1, keepdims=True))
+        total = np.where(blind, 1, weights.sum(-1, keepdims=True))
+        if case.cleared:
+            weights, total = np.where(np.isnan(weights / total), 0, weights), np.where(total > 0, total, 1)
+        return weights @ v / total
 
 
 def check(runner, case: Case, *, seed: int = 0, split: int = 1, poke=None) -> np.ndarray:
@@ -275,6 +291,25 @@ def test_scores_that_are_not_finite_do_what_the_formula_says(runner, value: floa
         mask[2, n // 2] = value
 
     check(runner, Case((5,), n, 16, 24, mask="add"), poke=poke)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("m", "n"), [(3, 70), (24, 40), (24, 600)])
+def test_weights_that_are_cleared_are_zero_instead_of_nan(runner, value: float, m: int, n: int) -> None:
+    def poke(operands, mask: np.ndarray) -> None:
+        mask[2, n // 3] = value
+        mask[1] = -np.inf
+
+    case = Case((m,), n, 16, 24, batch=(5,), mask="add", blind=False, cleared=True)
+    out = check(runner, case, poke=poke)
+    assert not out[:, 1].any()
+    assert out[:, 2].any() == (value == -np.inf)
+
+    def reach(operands, mask: np.ndarray) -> None:
+        poke(operands, mask)
+        operands["v"][-1] = np.inf
+
+    assert np.isnan(check(runner, case, poke=reach)[-1, 1, -1])
 
 
 def test_grouped_queries_strides_and_what_follows(runner) -> None:

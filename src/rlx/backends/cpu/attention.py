@@ -27,7 +27,7 @@ from llvmlite import ir
 
 from rlx.backends.cpu.attention_few import MOST, FewQueriesKernel, few_queries_kernel
 from rlx.backends.cpu.attention_plan import AttentionPlan, plan_attention
-from rlx.backends.cpu.attention_softmax import RowSoftmax, rows_together
+from rlx.backends.cpu.attention_softmax import RowSoftmax, rows_together, scale_of_sums
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_operand import Rows, RowsCopied, RowsInPlace, rows_in_place, when
 from rlx.backends.cpu.gemm_pack import copy_rows, pack_panel
@@ -74,7 +74,7 @@ def attention_kernel(target: Target, spec: AttentionSpec, epilogue: Epilogue) ->
     )
     identity = (
         f"attention {target.name} {spec.batch}x{spec.m}x{spec.n}x{spec.d}x{spec.e} {kernel.identity} "
-        f"{spec.blind} {spec.causal} {epilogue_identity(scores)} {epilogue_identity(epilogue)}"
+        f"{spec.blind} {spec.cleared} {spec.causal} {epilogue_identity(scores)} {epilogue_identity(epilogue)}"
     )
     return TemplateKernel(
         label="attention",
@@ -455,10 +455,7 @@ class _Item:
         e, kernel, plan = self.e, self.kernel, self.kernel.plan
         with e.loop(I64(0), height) as r:
             total = real(e.load_one(self._at("total", e.integer_add(row, r)), f32))
-            factor = e.builder.fdiv(F32(1.0), total)
-            if kernel.spec.blind:
-                factor = e.builder.select(e.builder.fcmp_ordered("==", total, F32(0.0)), F32(1.0), factor)
-            e.store_one(self._at("change", r), f32, factor)
+            e.store_one(self._at("change", r), f32, scale_of_sums(e, kernel.spec, total))
 
         def place(e: FunctionEmitter, matrix: ir.Value, query: ir.Value) -> list[ir.Value]:
             return [*split_index(e, matrix, kernel.spec.batch), *split_index(e, query, kernel.spec.m)]

@@ -22,7 +22,7 @@ from math import prod
 from llvmlite import ir
 
 from rlx.backends.cpu.attention_plan import AttentionPlan
-from rlx.backends.cpu.attention_softmax import RowSoftmax, rows_together
+from rlx.backends.cpu.attention_softmax import RowSoftmax, rows_together, scale_of_sums
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_pack import copy_rows
 from rlx.backends.cpu.gemm_tile import registers
@@ -186,11 +186,7 @@ class FewQueriesKernel:
                     e.store_lanes(place, f32, total, lanes)
 
     def _factor(self, e: FunctionEmitter, total: ir.Value) -> ir.Value:
-        found = real(e.load_one(total, f32))
-        factor = e.builder.fdiv(F32(1.0), found)
-        if not self.spec.blind:
-            return factor
-        return e.builder.select(e.builder.fcmp_ordered("==", found, F32(0.0)), F32(1.0), factor)
+        return scale_of_sums(e, self.spec, real(e.load_one(total, f32)))
 
 
 def few_queries_kernel(target: Target, spec: AttentionSpec, epilogue: Epilogue) -> FewQueriesKernel | None:

@@ -4,7 +4,8 @@ A row of products becomes a row of weights in its place: first the scores and th
 largest) and the total. In a stream of blocks of keys, the largest so far takes the place of the largest; what was
 summed up before must then be multiplied by the row's `change`.
 
-A row whose every score is -inf has weights 0 and total 0. NaN in a score, and +inf, give NaN weights and totals.
+A row whose every score is -inf has weights 0 and total 0. NaN in a score, and +inf, give NaN weights and totals; where
+the spec clears them, the total stays NaN and the weights are 0.
 """
 
 from __future__ import annotations
@@ -131,6 +132,17 @@ class RowSoftmax:
                 e.store_one(row.statistics["change"], f32, change)
                 total = e.fma(real(e.load_one(row.statistics["total"], f32)), change, total)
             e.store_one(row.statistics["total"], f32, total)
+            if self.spec.cleared:
+                with b.if_then(e.is_nan(total), likely=False):
+                    self._clear(e, row, keys)
+
+    def _clear(self, e: FunctionEmitter, row: _Row, keys: ir.Value) -> None:
+        """Make a row's weights 0, and what was summed up before."""
+        with e.loop(I64(0), keys, self.plan.lanes) as at:
+            place = e.element_pointer(row.line, f32, at)
+            e.store_lanes(place, f32, constant(vector(F32, self.plan.lanes), 0.0), self.plan.lanes)
+        if self.streams:
+            e.store_one(row.statistics["change"], f32, F32(0.0))
 
     def _shift(self, e: FunctionEmitter, row: _Row, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The largest score before, and what is taken off each score now, in every lane."""
@@ -172,6 +184,16 @@ class RowSoftmax:
         if total % lanes:  # which only the last keys' vector can be short by
             with e.builder.if_then(e.builder.icmp_signed("<", whole, keys)):
                 emit(whole, e.mask_for(I64(total % lanes), lanes))
+
+
+def scale_of_sums(e: FunctionEmitter, spec: AttentionSpec, total: ir.Value) -> ir.Value:
+    """What a row's sums are multiplied by in the end: 1 / total; 1 where the spec makes all weights 0."""
+    b = e.builder
+    scale = b.fdiv(F32(1.0), total)
+    if not spec.blind and not spec.cleared:
+        return scale
+    compare = b.fcmp_unordered if spec.cleared else b.fcmp_ordered
+    return b.select(compare("==", total, F32(0.0)), F32(1.0), scale)
 
 
 def _weight(e: FunctionEmitter, x: ir.Value) -> ir.Value:

@@ -90,6 +90,7 @@ def _by_template(scope: Scope, group: AttentionGroup, view: View) -> bool:
         v=v.memory,
         scores=fitted.ends.scores,
         blind=group.attention.blind,
+        cleared=group.attention.cleared,
         causal=_causal(fitted.ends),
     )
     kernel = scope.program.templates.attention(spec, fitted.ends.epilogue)

@@ -173,11 +173,12 @@ class AttentionSpec:
     batch, m, n, d, e: sizes of each group. Output dimensions are (*batch, *m, *e).
     q, k, v: strides over (*batch, *m, *d), (*batch, *n, *d), (*batch, *n, *e); 0 in k and v where queries share heads.
     blind: what becomes of a query whose every score is -inf: True: its weights are 0, False: NaN.
+    cleared: whether the weights of a query that come out as NaN are 0 instead: one score NaN or +inf, or all -inf.
     causal: where not None, n is a single dimension with index j, m ends in one with index i, and every score with
         j > i + causal is -inf, whatever the operands hold: it need not be computed. Its weight 0 still multiplies v,
         which matters where v is not finite.
 
-    NaN in a score gives NaN for its query, +inf too, as the formula says.
+    Unless cleared, NaN in a score gives NaN for its query, +inf too, as the formula says.
     """
 
     dtype: DType
@@ -192,6 +193,7 @@ class AttentionSpec:
     scores: Scores
     blind: bool
     causal: int | None = None
+    cleared: bool = False
 
 
 class Templates(Protocol):
