@@ -88,7 +88,7 @@ WORKLOADS = [
         flops=float(resnet50_model.FLOPS),
         nbytes=2.0 * PARAMETERS,
         factors="bf16",
-        note="RLX's products and convolutions take bf16 factors and sum in f32, the first convolution's are f32; all "
-        "between them is f32. The others keep bf16 between layers too.",
+        note="Products and convolutions take bf16 factors and sum in f32, and layers hand on bf16; answers are held to "
+        "f32's, bf16 having 8 significant bits.",
     ),
 ]

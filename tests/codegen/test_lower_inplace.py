@@ -134,18 +134,6 @@ def test_a_convolution_overwrites_what_its_epilogue_adds(
     _check_run(graph)
 
 
-def test_a_convolution_that_also_stores_fewer_bits_overwrites_what_it_adds() -> None:
-    b = GraphBuilder("residual")
-    weights = (np.random.default_rng(1).normal(size=(32, 32, 1, 1)) / 8).astype(np.float32)
-    x = b.input("x", TensorType((1, 32, 9, 9), f32))
-    for name in "abcd":
-        attrs = {"strides": (1, 1), "padding": ((0, 0), (0, 0)), "lhs_dilation": (1, 1), "rhs_dilation": (1, 1)}
-        x = b.binary("add", b.emit("conv_general", x, b.parameter(name, weights), **attrs), x)
-    graph = optimize(b.build({"y": x}), precision="bf16")
-    assert [len(step.writes) for step in _overwriting(graph)] == [2, 2, 1]
-    _check_run(graph)
-
-
 def test_a_product_of_what_its_epilogue_adds_keeps_it() -> None:
     b = GraphBuilder("square")
     t = _sorted(b, b.input("x", TensorType((48, 48), f32)))

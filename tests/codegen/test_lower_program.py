@@ -11,11 +11,10 @@ from reference_templates import ReferenceTemplates
 
 from rlx.codegen.kernel import Const, Loop, LoopKernel, Stmt
 from rlx.codegen.lower import lower
-from rlx.codegen.lower.templates import NoTemplates, Templates
 from rlx.codegen.program import Branch, Copy, Launch, LoweredProgram, Repeat, Step
 from rlx.errors import CustomCallNotCompiled, LoweringError
 from rlx.ir import Dim, GraphBuilder, TensorType
-from rlx.ir.dtypes import bf16, bool_, f32, i32, i64
+from rlx.ir.dtypes import bool_, f32, i32, i64
 from rlx.ir.graph import Graph, Value
 from rlx.ir.interpret import interpret
 from rlx.passes import optimize
@@ -141,23 +140,6 @@ def test_a_transpose_is_walked_in_blocks_so_that_every_cache_line_is_read_once()
     kinds = [loop.kind for loop in loops(step.kernel.body)]
     assert kinds == ["serial", "vector"]
     check(graph, program, random(192, 256))
-
-
-@pytest.mark.parametrize("templates", [ReferenceTemplates(), NoTemplates()], ids=["template", "loops"])
-def test_a_convolution_stores_what_is_read_in_two_dtypes_twice(templates: Templates) -> None:
-    b = GraphBuilder()
-    attrs = {"strides": (1, 1), "padding": ((1, 1), (1, 1)), "lhs_dilation": (1, 1), "rhs_dilation": (1, 1)}
-    x = b.input("x", TensorType((2, 3, 5, 4), f32))
-    y = b.emit("relu", b.emit("conv_general", x, b.parameter("w", random(3, 3, 3, 3)), **attrs))
-    narrow = b.emit("convert", y, dtype=bf16)
-    weights = b.emit("convert", b.parameter("v", random(3, 3, 3, 3)), dtype=bf16)
-    z = b.emit("conv_general", narrow, weights, preferred_dtype=f32, **attrs)
-    graph = b.build([b.emit("add", z, y)])
-    program = lower(optimize(graph), templates)
-    first, second = (s for s in program.steps if isinstance(s, Launch))
-    assert [buffer.nbytes for buffer in first.writes] == [240, 480]
-    assert not set(first.writes) - set(second.reads)
-    check(graph, program, random(2, 3, 5, 4), tolerance=2.0**-7)
 
 
 # -- setup ---------------------------------------------------------------------------------------------------------

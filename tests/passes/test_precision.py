@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 from rlx.ir import GraphBuilder, TensorType
 from rlx.ir.dtypes import bf16, f32, f64
@@ -84,6 +85,27 @@ def test_convolutions_of_one_group_with_weights_take_rounded_operands_and_give_f
     terms = next(iter(interpret(convolutions(np.abs(w)), {"x": np.abs(value), "v": w}).values()))
     assert np.abs(got - exact).max() > 0
     assert np.all(np.abs(got - exact) <= (2.0**-7 + 2.0**-15) * terms)
+
+
+@pytest.mark.parametrize("given_out", [False, True])
+def test_what_a_convolution_reads_is_rounded_for_all_but_the_graph_s_outputs(given_out: bool) -> None:
+    rng = np.random.default_rng(6)
+    b = GraphBuilder()
+    x = b.input("x", TensorType((1, 4, 5, 6), f32))
+    same = {"padding": ((0, 0), (0, 0))} | dict.fromkeys(("strides", "lhs_dilation", "rhs_dilation"), (1, 1))
+    y = b.emit("exp", x)
+    w = rng.standard_normal((4, 4, 1, 1)).astype(np.float32)
+    z = b.emit("add", b.emit("conv_general", y, b.parameter("w", w), **same), y)
+    graph = apply_precision(b.build([z, y] if given_out else [z]), "bf16")
+    verify(graph)
+    value = rng.standard_normal((1, 4, 5, 6)).astype(np.float32)
+    exact = np.exp(value)
+    rounded = exact.astype(ml_dtypes.bfloat16).astype(np.float32)
+    got = interpret(graph, {"x": value}).values()
+    weights = w.astype(ml_dtypes.bfloat16).astype(np.float32)[:, :, 0, 0]
+    expected = np.einsum("oc,nchw->nohw", weights, rounded) + (exact if given_out else rounded)
+    for a, e in zip(got, (expected, exact), strict=False):
+        np.testing.assert_allclose(a, e, rtol=0, atol=2e-6 * np.abs(e).max())
 
 
 def test_rounding_survives_the_cleanups() -> None:

@@ -92,26 +92,9 @@ def grow_forward(
 
 
 def grow_epilogue(near: Neighbourhood, product: Node) -> Group:
-    """The product with as much of what follows as ends in one value: bias, activation, residual, a final transpose.
-
-    A convolution's value that is also wanted in fewer bits is stored in both dtypes, the narrow one first: so the other
-    may overwrite an operand.
-    """
+    """The product with as much of what follows as ends in one value: bias, activation, residual, a final transpose."""
     nodes, output = extend(near, (product,), product.output)
-    narrow = _narrowed(near, output) if product.op == "conv_general" else None
-    if narrow is None:
-        return Group(kind_of(product), nodes, (output,))
-    near.grouped.add(narrow)
-    return Group(kind_of(product), (*nodes, narrow), (narrow.output, output))
-
-
-def _narrowed(near: Neighbourhood, value: Value) -> Node | None:
-    """The node that gives `value` in fewer bits."""
-    for user in near.users(value):
-        free = user not in near.grouped and (user.output in near.static) == (value in near.static)
-        if user.op == "convert" and free and user.output.type.dtype.bits < value.type.dtype.bits:
-            return user
-    return None
+    return Group(kind_of(product), nodes, (output,))
 
 
 def extend(near: Neighbourhood, core: tuple[Node, ...], result: Value) -> tuple[tuple[Node, ...], Value]:

@@ -5,7 +5,9 @@ parameters and constants alone; bf16 also each `conv_general` of one group with 
 products of two activations, depthwise and grouped convolutions, norms, the results' dtype. The rewritten graph says
 exactly what is computed, so that every backend, and the reference interpreter, gives it the same meaning.
 
-bf16: both operands are rounded to bf16, to nearest even, and summed in f32.
+bf16: both operands are rounded to bf16, to nearest even, and summed in f32. What a convolution reads so is rounded for
+    all who read it, a residual sum too, unless the graph itself gives it out: it lies in memory once, in half the
+    bytes.
     Error: an operand moves by at most 2^-8 of itself (half of bf16's spacing of 2^-7), so a product's sum by at most
     about 2^-7 of the sum of the absolute values of its terms, to which f32 accumulation adds as ever.
 int8-dynamic: where the weights are the right operand, each column of theirs and each row of activations is divided by
@@ -35,9 +37,9 @@ def apply_precision(graph: Graph, precision: str) -> Graph:
     """`graph`, primitives alone, under the policy of that name ("f32", "bf16"); itself where nothing changes."""
     if precision == "f32":
         return graph
-    policy = {"bf16": _Rounder, "int8-dynamic": _Quantizer}[precision]
-    visit = policy({parameter.value for parameter in graph.parameters}).visit
-    return eliminate_dead(eliminate_common(rewrite(graph, visit)))
+    policy = {"bf16": _Rounder, "int8-dynamic": _Quantizer}[precision]({p.value for p in graph.parameters})
+    after = eliminate_dead(eliminate_common(rewrite(graph, policy.visit)))
+    return policy.finish(after) if after is not graph else graph
 
 
 class _Policy:
@@ -53,6 +55,10 @@ class _Policy:
     def convolution(self, rewriter: Rewriter, node: Node) -> Value | None:
         """What the policy puts in the place of a convolution with static weights; None to keep it."""
         return None
+
+    def finish(self, graph: Graph) -> Graph:
+        """`graph` once every node was visited."""
+        return graph
 
     def visit(self, rewriter: Rewriter, node: Node) -> tuple[Value, ...] | None:
         static = self.static.issuperset(node.inputs) and node.op != "custom_call" and not node.regions
@@ -112,6 +118,34 @@ class _Rounder(_Policy):
         if value in self.static:
             self.static.update(made)
         return rounded
+
+    def finish(self, graph: Graph) -> Graph:
+        """Round what convolutions read for all who read it."""
+        read = {_read_by(graph, node.inputs[0]) for node in graph.nodes if node.op == "conv_general"}
+        shared = {v for v in read if v is not None and len(graph.users[v]) > 1 and v not in graph.outputs}
+
+        def visit(rewriter: Rewriter, node: Node) -> tuple[Value, ...] | None:
+            if not shared.isdisjoint(node.outputs):
+                (made,) = rewriter.emit_many(node.op, *node.inputs, regions=node.regions, **node.attrs)
+                return (rewriter.emit("convert", rewriter.emit("convert", made, dtype=bf16), dtype=f32),)
+            if node.op != "convert" or node.output.type.dtype is not bf16:
+                return None
+            widening = rewriter.producers.get(node.inputs[0])
+            again = widening is not None and widening.op == "convert" and widening.inputs[0].type.dtype is bf16
+            return widening.inputs if again and widening is not None else None
+
+        return eliminate_dead(eliminate_common(rewrite(graph, visit))) if shared else graph
+
+
+def _read_by(graph: Graph, value: Value) -> Value | None:
+    """The f32 value that one node alone makes, and that `value` is a view of in bf16; None where there is none."""
+    while (node := graph.producers.get(value)) is not None and node.op in _VIEWS:
+        (value,) = node.inputs
+    if node is None or node.op != "convert" or node.output.type.dtype is not bf16:
+        return None
+    (wide,) = node.inputs
+    maker = graph.producers.get(wide)
+    return wide if wide.type.dtype is f32 and maker is not None and len(maker.outputs) == 1 else None
 
 
 class _Quantizer(_Policy):

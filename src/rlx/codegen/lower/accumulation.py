@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rlx.codegen.lower.affine import Index
 from rlx.codegen.lower.forward import carry_forward
 from rlx.codegen.lower.reader import Reader
@@ -24,24 +22,19 @@ def accumulator_of(source: DType, result: DType) -> DType:
 
 
 def accumulated(
-    group: Group, reduction: Reduction, rows: tuple[int, ...], reduced: tuple[int, ...], views: Mapping[Value, View]
+    group: Group,
+    reduction: Reduction,
+    rows: tuple[int, ...],
+    reduced: tuple[int, ...],
+    output: Value,
+    view: View,
 ) -> RowProgram:
-    """The row program of one accumulation followed by the group's other nodes as an epilogue.
+    """The row program of one accumulation followed by the group's other nodes as an epilogue."""
 
-    views: where the group's outputs go.
-    """
-
-    def index(reader: Reader, row: Index, output: Value) -> Index:
+    def index(reader: Reader, row: Index) -> Index:
         known = {reduction.result: row}
         carry_forward(reader, group.nodes[1:], known)
         return known[output]
 
-    def store(output: Value, view: View) -> RowStore:
-        return RowStore(
-            view,
-            lambda reader, row: index(reader, row, output),
-            lambda reader, row: reader.read(output, index(reader, row, output)),
-        )
-
-    stores = tuple(store(output, view) for output, view in views.items())
-    return RowProgram(rows, reduced, (Phase((reduction,)),), stores, lambda row, at: row + at)
+    store = RowStore(view, index, lambda reader, row: reader.read(output, index(reader, row)))
+    return RowProgram(rows, reduced, (Phase((reduction,)),), (store,), lambda row, at: row + at)

@@ -370,7 +370,7 @@ def _by_loops(scope: Scope, group: Group, product: Contraction, output: Value, v
     rows = (*product.batch, *product.m, *product.n)
     launch = row_kernel(
         scope,
-        accumulated(group, reduction, rows, product.k, {output: view}),
+        accumulated(group, reduction, rows, product.k, output, view),
         label=group.label,
         location=group.nodes[0].location,
         sources=group.sources,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,26 +33,27 @@ def lower_convolution(scope: Scope, group: Group) -> None:
     A template sees the operands as they lie; if it does not take them so, it is asked once more for dense copies.
     """
     node = group.nodes[0]
+    (output,) = group.outputs
     for value in dict.fromkeys(node.inputs):
         found = strided_view(scope, value)
         scope.views[value] = found if found is not None and found.offset >= 0 else in_memory(scope, value)
-    views = {output: scope.allocate(output) for output in group.outputs}
-    if 0 not in node.output.type.sizes and not _by_template(scope, group, views):
+    view = scope.allocate(output)
+    if 0 not in output.type.sizes and not _by_template(scope, group, output, view):
         crooked = [value for value in dict.fromkeys(node.inputs) if not scope.views[value].is_row_major]
         for value in crooked:
             scope.views[value] = in_memory(scope, value)
-        if not crooked or not _by_template(scope, group, views):
-            _by_loops(scope, group, views)
-    scope.views.update(views)
+        if not crooked or not _by_template(scope, group, output, view):
+            _by_loops(scope, group, output, view)
+    scope.views[output] = view
 
 
-def _by_template(scope: Scope, group: Group, views: Mapping[Value, View]) -> bool:
+def _by_template(scope: Scope, group: Group, output: Value, view: View) -> bool:
     node = group.nodes[0]
     attrs: Any = node.attrs
     x, w = node.inputs
     result = node.output
     x_view, w_view = scope.views[x], scope.views[w]
-    static = result in scope.static
+    static = output in scope.static
     spec = ConvSpec(
         x_dtype=x.type.dtype,
         w_dtype=w.type.dtype,
@@ -74,7 +74,7 @@ def _by_template(scope: Scope, group: Group, views: Mapping[Value, View]) -> boo
         w_constant=w in scope.static and x not in scope.static,
     )
     builder = KernelBuilder()
-    epilogue, axes = _epilogue(scope, group, views, builder)
+    epilogue, axes = _epilogue(scope, group, output, view, builder)
     kernels = scope.program.templates.conv(spec, epilogue)
     if kernels is None:
         return False
@@ -93,7 +93,7 @@ def _by_template(scope: Scope, group: Group, views: Mapping[Value, View]) -> boo
 
 
 def _epilogue(
-    scope: Scope, group: Group, views: Mapping[Value, View], builder: KernelBuilder
+    scope: Scope, group: Group, output: Value, view: View, builder: KernelBuilder
 ) -> tuple[Epilogue, tuple[Axis, ...]]:
     """The epilogue over one variable an output dimension, those of size 1 included; and the others' axes."""
     node = group.nodes[0]
@@ -108,11 +108,11 @@ def _epilogue(
     reader.here[result] = lambda asked: finished if asked == at else None
     known = {result: at}
     carry_forward(reader, group.nodes[1:], known)
-    stores = tuple(builder.store(view, known[v], reader.read(v, known[v])) for v, view in views.items())
-    return Epilogue(acc, index, stores, tuple(builder.args), float(len(group.nodes) - 1)), axes
+    store = builder.store(view, known[output], reader.read(output, known[output]))
+    return Epilogue(acc, index, (store,), tuple(builder.args), float(len(group.nodes) - 1)), axes
 
 
-def _by_loops(scope: Scope, group: Group, views: Mapping[Value, View]) -> None:
+def _by_loops(scope: Scope, group: Group, output: Value, view: View) -> None:
     node = group.nodes[0]
     attrs: Any = node.attrs
     x, w = node.inputs
@@ -141,9 +141,9 @@ def _by_loops(scope: Scope, group: Group, views: Mapping[Value, View]) -> None:
     reduction = Reduction(result, "add", acc, term, lambda e: as_dtype(e, result.type.dtype))
     launch = row_kernel(
         scope,
-        accumulated(group, reduction, result.type.sizes, w.type.sizes[1:], views),
+        accumulated(group, reduction, result.type.sizes, w.type.sizes[1:], output, view),
         label=group.label,
         location=node.location,
         sources=group.sources,
     )
-    scope.emit(launch, result in scope.static)
+    scope.emit(launch, output in scope.static)

@@ -34,7 +34,7 @@ def lower_window(scope: Scope, group: Group) -> None:
     reduction = Reduction(result, combine, dtype, term, lambda e: as_dtype(e, result.type.dtype))
     launch = row_kernel(
         scope,
-        accumulated(group, reduction, result.type.sizes, window, {output: view}),
+        accumulated(group, reduction, result.type.sizes, window, output, view),
         label=group.label,
         location=node.location,
         sources=group.sources,
