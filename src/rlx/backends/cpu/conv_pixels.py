@@ -42,7 +42,7 @@ _BROADCAST, _WEIGHTS = 0.1, 0.3
 #: Multiply-adds' worth of time that one vector of sums takes to begin and end.
 _VECTOR_END = 4.0
 #: Numbers of threads that splits are balanced for.
-_THREADS = (2, 4)
+_THREADS = (2, 4, 8)
 #: What a grid index costs at its start, in tiles; and bringing all weights into the second-level cache, in pixels.
 _ITEM, _REFILL = 0.1, 2.0
 
