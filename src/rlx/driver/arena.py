@@ -12,6 +12,7 @@ Threads. Any thread may call; `check` and `poison` must not run beside the progr
 
 from __future__ import annotations
 
+import mmap
 from types import TracebackType
 from typing import Self
 
@@ -32,7 +33,7 @@ class DeviceArena:
     """One allocation on a device; see the module's contract.
 
     device: where. content: bytes, or the plan whose values it holds.
-    debug: red zones and poison. prefault: touch every page now, not during the first run.
+    debug: red zones and poison. prefault: touch every page of host memory now, not during the first run.
     Raises OutOfMemory, DeviceNotFound.
     """
 
@@ -51,8 +52,8 @@ class DeviceArena:
         if debug:
             self._bytes.fill(_RED)
             self.poison()
-        elif prefault:
-            self._bytes.fill(0)
+        elif prefault and self._bytes.block.memory.backend.host_visible:
+            self._bytes[:: mmap.PAGESIZE].fill(0)
 
     @property
     def address(self) -> int:
