@@ -9,7 +9,7 @@ from rlx import Options, Session
 from rlx.backends.cpu.backend import CpuBackend
 from rlx.backends.cpu.host import PRECISION_FLAGS, cpu_flags, request_tiles, resolve_target, supported_targets
 from rlx.ir import GraphBuilder, TensorType
-from rlx.ir.dtypes import f32
+from rlx.ir.dtypes import bf16, f32
 from rlx.ir.graph import Graph, Value
 from rlx.ir.interpret import interpret
 from rlx.options import OptionError
@@ -82,6 +82,34 @@ def test_convolutions_compute_what_the_policy_says_on_every_target(target: str) 
         np.testing.assert_allclose(a, m, rtol=0, atol=2.0**-8 * scale)
         np.testing.assert_allclose(a, e, rtol=0, atol=2.0**-5 * scale)
         assert np.abs(a - e).max() > 1e-5 * scale, "nothing was rounded"
+
+
+@pytest.mark.skipif(not HAS_PAIRS, reason="this processor has no AVX512-BF16")
+def test_the_instruction_rounds_as_convert_does_denormals_included() -> None:
+    rng = np.random.default_rng(16)
+    bits = rng.integers(0, 2**32, 1000, np.uint32)
+    bits[::7] &= 0x807FFFFF  # denormals and zeros
+    bits[:9] = [
+        0x7F800001,
+        0xFFC12345,
+        0x7F800000,
+        0x3F808000,
+        0x3F818000,
+        0x7F7FFFFF,
+        0x80000001,
+        0x00408000,
+        0x00007FFF,
+    ]
+    bits[500:564] = 0x3F80ABCD  # whole vectors without any
+    x = bits.view(np.float32)
+    b = GraphBuilder()
+    graph = b.build([b.emit("convert", b.input("x", TensorType((1000,), f32)), dtype=bf16)])
+    (got,) = Session("cpu", Options(precision="bf16", target="avx512_bf16", cache=False)).compile(graph)(x=x).values()
+    with np.errstate(invalid="ignore"):
+        wanted = x.astype(bf16.numpy)
+    numbers = ~np.isnan(x)
+    np.testing.assert_array_equal(got.view(np.uint16)[numbers], wanted.view(np.uint16)[numbers])
+    assert np.isnan(got.astype(np.float32)[~numbers]).all()
 
 
 def test_thread_counts_give_the_same_bits() -> None:

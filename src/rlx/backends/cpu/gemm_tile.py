@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, constant, register_type
+from rlx.codegen.llvm.types import BFLOAT, I8, I32, I64, PTR, VOID, constant, register_type
 from rlx.codegen.llvm.values import ValueEmitter, function_attributes
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType, bf16, f32, i8, i32
@@ -67,19 +67,6 @@ class TileCode:
         return f"tile_{factors}{self.dtype.name}_{self.rows}x{self.vectors}_{strides}{near}"
 
 
-class _BFloat(ir.Type):
-    """LLVM's bfloat, which llvmlite does not name."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
-
-
 def words_of_products(target: Target, factors: DType, sums: DType) -> int:
     """How many neighbours along k one multiply-add takes: 1 where the operands are converted to the sums' dtype."""
     if factors is bf16 and sums is f32 and target.has("avx512bf16"):
@@ -94,7 +81,7 @@ def multiply_add(e: ValueEmitter, a: ir.Value, b: ir.Value, c: ir.Value, factors
         a, b = (e.builder.bitcast(v, fours) for v in (a, b))
         return e.call("llvm.x86.avx512.vpdpbusd.512", c.type, [c, a, b])
     if factors is bf16:
-        pairs = ir.VectorType(_BFloat(), 2 * c.type.count)
+        pairs = ir.VectorType(BFLOAT, 2 * c.type.count)
         a, b = (e.builder.bitcast(v, pairs) for v in (a, b))
         return e.call("llvm.x86.avx512bf16.dpbf16ps.512", c.type, [c, a, b])
     if factors.is_float:
