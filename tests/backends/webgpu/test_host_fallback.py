@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rlx.backends.webgpu import mixed
 from rlx.driver import HOST, Buffer, device_memory
 from rlx.errors import BindingLimit, UnsupportedKernel
 from rlx.ir import GraphBuilder, TensorType, dtypes, type_of
@@ -110,6 +111,25 @@ def test_a_row_too_long_for_the_devices_bindings_goes_to_the_host_too(tiny):
     program = Session(tiny, ALLOWED).compile(graph)
     np.testing.assert_array_equal(program(x=x)["y"], -np.sort(x))
     assert ("sort", "host") in {(op, way) for op, _, way in program.report.dispatch}
+
+
+def test_what_depends_on_weights_alone_is_computed_once_on_the_host(webgpu, monkeypatch):
+    weights = np.random.default_rng(4).normal(size=(20, 30))
+    b = GraphBuilder("folded")
+    x, w = b.input("x", TensorType((5, 20), dtypes.f32)), b.parameter("w", weights)
+    halved = b.emit("convert", b.emit("mul", w, b.full((20, 30), 0.5, dtypes.f64)), dtype=dtypes.f32)
+    y = b.emit("dot_general", x, b.emit("exp", halved), lhs_contract=(1,), rhs_contract=(0,))
+    graph = b.build({"y": b.emit("neg", y), "weights": w})
+    calls = []
+    monkeypatch.setattr(mixed, "interpret", lambda part, arrays: calls.append(part.nodes) or interpret(part, arrays))
+    program = Session(webgpu, ALLOWED).compile(graph)
+    assert ["mul" in {node.op for node in nodes} for nodes in calls] == [True]
+    feeds = {"x": np.random.default_rng(5).normal(size=(5, 20)).astype(np.float32)}
+    for _ in range(2):
+        got = program.run(feeds)
+    assert len(calls) == 1, "runs compute it again"
+    for name, expected in interpret(graph, feeds).items():
+        np.testing.assert_allclose(got[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_the_cpu_has_nothing_to_leave_to_the_host():

@@ -226,6 +226,15 @@ def test_attention_is_divided_by_queries_and_is_products_where_keys_are_too_many
     _agree(graph, {"q": q, "k": k, "v": v}, tiny, rtol=1e-4)
 
 
+def test_more_operands_than_a_shader_binds_are_added_without_fusion(tiny):
+    inputs = {f"x{i}": np.arange(5, dtype=np.float32) + i for i in range(10)}
+    b = GraphBuilder("many")
+    total, *others = (b.input(name, type_of(x)) for name, x in inputs.items())
+    for value in others:
+        total = b.emit("add", total, value)
+    _agree(b.build({"y": total}), inputs, tiny)
+
+
 def test_a_row_too_long_to_sort_is_refused_with_both_numbers(tiny):
     b = GraphBuilder("sort")
     y = b.emit("sort", b.input("x", TensorType((9000,), dtypes.f32)), dimension=0)

@@ -59,17 +59,21 @@ def _compile(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """(manifest, sections) of a graph in primitives, all of it for the device.
 
-    Where kernels bind too much to be divided, primitives get a kernel each: those can be divided in more ways.
+    Where a fused kernel has too many arguments, or binds too much and cannot be divided, primitives get a kernel each.
     """
     target = _target(device)
-    program = lower(graph, WebGpuTemplates(target), fuse=options.optimize, dispatch=dispatch, donate=donate)
+    templates = WebGpuTemplates(target)
     try:
-        return _planned(program, target, options)
-    except BindingLimit:
+        return _planned(
+            lower(graph, templates, fuse=options.optimize, dispatch=dispatch, donate=donate), target, options
+        )
+    except (BindingLimit, UnsupportedKernel) as refused:
         if not options.optimize:
             raise
-    program = lower(graph, WebGpuTemplates(target), fuse=False, dispatch=dispatch, donate=donate)
-    return _planned(program, target, options)
+        try:
+            return _planned(lower(graph, templates, fuse=False, dispatch=dispatch, donate=donate), target, options)
+        except REFUSALS:
+            raise refused from None
 
 
 def _planned(program: LoweredProgram, target: WgslTarget, options: Options) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -116,7 +120,7 @@ def _compile_in_parts(
             }
             made = {"graph": print_graph(part.graph).encode()}
             moved = sum(v.type.nbytes for v in (*part.graph.inputs, *part.graph.outputs))
-            steps.append(
+            (setup if part.once else steps).append(
                 {
                     "kernel": "host", "label": manifest["label"], "ops": operations, "flops": 0.0, "bytes": moved,
                     "location": str(part.graph.nodes[-1].location),
@@ -124,10 +128,10 @@ def _compile_in_parts(
             )  # fmt: skip
         else:
             manifest, made = _compile(part.graph, device, options)
-            steps += manifest["report"]["steps"]
             setup += manifest["report"]["setup"]
-        row = {"on_host": part.on_host, "inputs": part.inputs, "outputs": part.outputs, "manifest": manifest}
-        rows.append(row)
+            (setup if part.once else steps).extend(manifest["report"]["steps"])
+        row = {"on_host": part.on_host, "once": part.once, "inputs": part.inputs, "outputs": part.outputs}
+        rows.append(row | {"manifest": manifest})
         sections |= {f"{number}.{name}": data for name, data in made.items()}
         between |= {n: v.type for n, v in zip(part.outputs, part.graph.outputs, strict=True) if n.startswith("value")}
     dispatched = [*map(list, dispatch), *([n.op, str(n.location), "host"] for n in on_host)]

@@ -1,8 +1,8 @@
 """Programs of which some parts run on the host: those that the device cannot express, where the user allowed it.
 
-Parts run one after the other. What a host part reads is copied to the host, which waits for the device, and what it
-computes is copied back; the interpreter runs it (`rlx.ir.interpret`). Values that pass between parts have device
-buffers, made when the program is loaded.
+Parts run one after the other; those that depend on weights alone, once, when the weights are bound. What a host part
+reads is copied to the host, which waits for the device, and what it computes is copied back; the interpreter runs it
+(`rlx.ir.interpret`). Values that pass between parts have device buffers, made when the program is loaded.
 
 Threads. Runs take turns (a lock).
 """
@@ -56,6 +56,10 @@ class _HostPart:
         self._graph = None
 
 
+#: A part, and the names of what it reads and writes.
+_PlacedPart = tuple[_HostPart | WebGpuExecutable, list[str], list[str]]
+
+
 class MixedExecutable:
     """A loaded program in parts; see the module's contract, and `rlx.driver.Executable`."""
 
@@ -66,7 +70,8 @@ class MixedExecutable:
         self.parameters = types_of(manifest["parameters"])
         self._report = manifest["report"]
         self._lock = threading.Lock()
-        self._parts: list[tuple[_HostPart | WebGpuExecutable, list[str], list[str]]] = []
+        self._parts: list[_PlacedPart] = []
+        self._once = sum(row["once"] for row in manifest["parts"])  # how many of the parts, the first ones
         for number, row in enumerate(manifest["parts"]):
             part: _HostPart | WebGpuExecutable
             if row["on_host"]:
@@ -79,29 +84,35 @@ class MixedExecutable:
             name: Buffer.empty(type, device, name=f"{name} between parts")
             for name, type in types_of(manifest["between"]).items()
         }
+        if not self.parameters:
+            self.bind_parameters({})
 
     def bind_parameters(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Give every part the weights that it reads, once."""
+        """Give every part the weights that it reads, once, and run those that need nothing else."""
         for part, _, _ in self._parts:
             if part.parameters:
                 part.bind_parameters({name: arrays[name] for name in part.parameters})
+        self._each("run", self._parts[: self._once], self._between)
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Run the parts; what the device computes last may still be under way on return."""
-        self._each("run", inputs, outputs)
+        self._each("run", self._parts[self._once :], self._values(inputs, outputs))
 
     def time_kernels(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[tuple[str, int]]:
         """Run once: (label, nanoseconds) of every launch, and of every part on the host."""
-        return [row for rows in self._each("time_kernels", inputs, outputs) for row in rows]
+        parts = self._parts[self._once :]
+        return [row for rows in self._each("time_kernels", parts, self._values(inputs, outputs)) for row in rows]
 
-    def _each(self, call: str, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> list[Any]:
+    def _values(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> dict[str, Buffer]:
+        """All that parts of one run read and write."""
+        values = {f"input{i}": b for i, b in enumerate(inputs)} | {f"output{i}": b for i, b in enumerate(outputs)}
+        return self._between | values
+
+    def _each(self, call: str, parts: Sequence[_PlacedPart], values: Mapping[str, Buffer]) -> list[Any]:
         with self._lock:
-            values = dict(self._between)
-            values |= {f"input{i}": b for i, b in enumerate(inputs)}
-            values |= {f"output{i}": b for i, b in enumerate(outputs)}
             return [
                 getattr(part, call)([values[n] for n in reads], [values[n] for n in writes])
-                for part, reads, writes in self._parts
+                for part, reads, writes in parts
             ]
 
     def report(self) -> Mapping[str, Any]:
