@@ -25,6 +25,7 @@ from rlx.codegen.kernel import (
     Expr,
     If,
     Let,
+    Load,
     Local,
     Loop,
     LoopKernel,
@@ -50,6 +51,7 @@ from rlx.codegen.llvm.streamed import (
     iterations_of_a_line,
     streamed_store,
 )
+from rlx.codegen.llvm.turned import turn, turned_loads
 from rlx.codegen.llvm.types import I64, Value, constant, dtype_constant, real
 from rlx.errors import UnsupportedKernel
 from rlx.ir import dtypes
@@ -152,9 +154,43 @@ def _loop(f: FunctionEmitter, loop: Loop) -> None:
                 f.frame.env[loop.var.name] = I64(turn)
                 emit_body(f, loop.body)
         return
+    inner = loop.body[0]
+    if isinstance(inner, Loop) and (turned := turned_loads(f, loop, inner)):
+        _turned_nest(f, loop, inner, turned)
+        return
     with f.loop(I64(0), extent) as index:
         f.frame.env[loop.var.name] = index
         emit_body(f, loop.body)
+
+
+def _turned_nest(f: FunctionEmitter, outer: Loop, inner: Loop, turned: Sequence[Load]) -> None:
+    """The nest in square blocks of which the `turned` loads are turned in registers, then what is left over."""
+    lanes = choose_lanes(inner, f.target, None)
+    down, across = f.index_value(outer.extent), f.index_value(inner.extent)
+    full_down, full_across = whole_part(f, I64(0), down, lanes), whole_part(f, I64(0), across, lanes)
+    with f.loop(I64(0), full_down, lanes) as top, f.loop(I64(0), full_across, lanes) as left:
+        columns = []
+        for load in turned:
+            rows = []
+            for step in range(lanes):
+                place = {outer.var: top, inner.var: f.integer_add(left, I64(step))}
+                with f.lanes(place, lanes, outer.var, None):
+                    rows.append(real(f.value(load)))
+            columns.append(turn(f, rows))
+        for step in range(lanes):
+            with f.lanes({outer.var: f.integer_add(top, I64(step)), inner.var: left}, lanes, inner.var, None):
+                for load, values in zip(turned, columns, strict=True):
+                    f.frame.stable[(id(load), True)] = (load, values[step])
+                emit_body(f, inner.body)
+    for first, last, start in ((I64(0), full_down, full_across), (full_down, down, I64(0))):
+        if _equal(first, last) or _equal(start, across):
+            continue
+        with f.loop(first, last) as index:
+            f.frame.env[outer.var.name] = index
+            if all(f.target.masks(bits) for bits in memory_bits(inner.body)):
+                masked_part(f, inner, start, across, lanes, {}, None)
+            else:
+                _one_by_one(f, inner, start, across)
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,12 @@ from rlx.ir.location import UNKNOWN, Location
 CHUNK = 4096
 #: Grids of fewer indices than this have their vector axis cut as well, where it is long.
 FEW = 32
-#: Sides of a block where a load is contiguous along another axis than the stores: along that axis, and along the vector
-#: axis, where each element is another cache line and many lines of a power of two apart do not fit. LINE: elements of
-#: about one cache line.
+#: Sides of a block where a load is contiguous along another axis than the stores. ACROSS: along the vector axis where
+#: elements are gathered, each from another cache line: many lines of a power of two apart do not fit. IN_REGISTERS:
+#: bits of elements that come in whole vectors instead. LINE: elements of about one cache line.
 BLOCK = 64
 ACROSS = 16
+IN_REGISTERS = (32, 64)
 LINE = 8
 
 #: Makes the stores of the element at an index of the space.
@@ -70,14 +71,14 @@ def elementwise(
     extents = merged_extents(built.axes, built.uses)
     if extents != tuple(a.extent for a in built.axes):
         built = build(extents)
-    turned = turned_axis(built.axes, built.uses)
+    turned, across = turned_axis(built.axes, built.uses)
     if turned is not None:
         side = built.axes[turned].extent
         if side > BLOCK and side % BLOCK == 0:
             # The rest of the axis joins the grid.
             extents = (*extents[:turned], side // BLOCK, BLOCK, *extents[turned + 1 :])
             turned += 1
-        built = build(extents, ACROSS if extents[-1] > ACROSS else 0)
+        built = build(extents, across if extents[-1] > across else 0)
     elif chunk := chunk_of(extents):
         built = build(extents, chunk)
     inner = (() if turned is None else (built.axes[turned],)) + built.axes[-1:]
@@ -97,21 +98,22 @@ def elementwise(
     return replace(step, in_place=in_place_operands(built.stores, built.axes, step.kernel.args, step.operands))
 
 
-def turned_axis(axes: Sequence[Axis], uses: Uses) -> int | None:
-    """The place of an axis along which a load is contiguous that strides along the vector axis; None for none.
+def turned_axis(axes: Sequence[Axis], uses: Uses) -> tuple[int | None, int]:
+    """The place of an axis along which a load is contiguous that strides along the vector axis, None for none; and how
+    long a block's side along the vector axis is.
 
     Walking both axes in blocks then reads each cache line once, where whole rows would read it once an element.
     """
     if len(axes) < 2:
-        return None
+        return None, 0
     last = axes[-1]
     for memory, terms in uses.addresses:
         if memory.writable or abs(uses.stride(terms, last)) < LINE:
             continue
         for place, axis in enumerate(axes[:-1]):
             if uses.stride(terms, axis) == 1 and axis.extent >= LINE <= last.extent:
-                return place
-    return None
+                return place, BLOCK if memory.dtype.bits in IN_REGISTERS else ACROSS
+    return None, 0
 
 
 def chunk_of(extents: tuple[int, ...]) -> int:
