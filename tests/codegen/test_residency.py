@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 from pathlib import Path
 
@@ -34,3 +36,26 @@ def test_code_that_a_compilation_touched_is_resident_no_longer_and_serves_the_ne
     release_memory()
     assert resident_code_kb() < 1024
     assert compile_module(MODULE, target) == before
+
+
+class _Malloc(ctypes.Structure):
+    """glibc's mallinfo2, of which `uordblks` is the bytes in use."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+    ))  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc alone tells what malloc has in use")
+def test_compilations_leave_next_to_nothing_in_use() -> None:
+    in_use = ctypes.CDLL(None).mallinfo2
+    in_use.restype = _Malloc
+
+    def compile_ten_times() -> int:
+        for _ in range(10):
+            compile_module(MODULE, PRESETS["avx2"])
+        gc.collect()
+        return in_use().uordblks
+
+    first = compile_ten_times()
+    assert compile_ten_times() - first < 10 * 20_000  # a pass manager alone takes 60 KB

@@ -24,6 +24,7 @@ from llvmlite.binding import ffi
 
 from rlx.codegen.kernel import Kernel
 from rlx.codegen.llvm.module import emit_kernel, new_module
+from rlx.codegen.llvm.written import WrittenModule
 from rlx.codegen.target import Target
 from rlx.errors import EmitError
 
@@ -56,10 +57,10 @@ def compile_together(
             pending = [pool.submit(compile_module, text, target) for text in extra]
             named = list(kernels)
             for at in range(0, len(named), TOGETHER):
-                module = new_module(target)
+                module = WrittenModule(target)
                 for symbol, kernel in named[at : at + TOGETHER]:
-                    emit_kernel(module, symbol, kernel, target)
-                pending.append(pool.submit(compile_module, str(module), target))
+                    module.add(symbol, kernel)
+                pending.append(pool.submit(compile_module, module.text(), target))
             objects = [each.result() for each in pending]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -124,8 +125,16 @@ def _optimized(
     builder = llvm.create_pass_builder(machine, options)
     passes = builder.getModulePassManager()
     _unlocked(ffi.lib.LLVMPY_RunNewModulePassManager)(passes, parsed, builder)
+    _dispose(passes)
     yield parsed, machine
     parsed.close()
+
+
+def _dispose(passes: llvm.ModulePassManager) -> None:
+    """Free a pass manager, some 60 KB: llvmlite 0.50 means to when the object ends, and does not."""
+    pointer = passes._ptr
+    passes.detach()
+    ffi.lib.LLVMPY_DisposeNewModulePassManger(pointer)
 
 
 def _emit_object(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> bytes:
