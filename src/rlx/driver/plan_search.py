@@ -40,7 +40,7 @@ class Component:
         self.sizes = list(sizes)
         units = np.array(sizes, np.int64)
         # a section is maximal where a value starts and one ends before the next starts
-        steps = np.unique(first)
+        steps = np.array(sorted(set(starts)), np.int64)  # np.unique imports a megabyte of masked arrays
         following = np.append(steps[1:], _PLACED)
         ends_sorted = np.sort(last)
         steps = steps[ends_sorted[np.searchsorted(ends_sorted, steps, side="right")] <= following]

@@ -8,6 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
+from rlx.driver.memory import device_memory
 from rlx.ir import GraphBuilder, TensorType
 from rlx.ir.dtypes import f32, i32
 from rlx.options import Options
@@ -58,3 +59,18 @@ def test_a_large_weight_that_runs_read_as_it_is_lies_in_huge_pages_and_one_that_
     feeds = {"x": np.zeros((1, 512), np.float32), "row": np.array([[3]], np.int32)}
     np.testing.assert_allclose(program.run(feeds)["y"], np.full((1, 8192), 512))
     assert asked == [(streamed.ctypes.data, streamed.nbytes)]
+
+
+def test_memory_that_only_setup_needed_goes_back_to_the_system() -> None:
+    device_memory("cpu").trim()
+    before = device_memory("cpu").statistics
+    weight = np.ones((1024, 1024), np.float32)
+    b = GraphBuilder("scaled")
+    x = b.input("x", TensorType((8, 1024), f32))
+    scaled = b.binary("mul", b.parameter("w", weight), b.parameter("c", weight[:, :1].copy()))
+    y = b.emit("dot_general", x, scaled, lhs_contract=(1,), rhs_contract=(0,))
+    program = Session("cpu", Options(cache=False)).compile(b.build({"y": y}))
+    after = device_memory("cpu").statistics
+    assert after.device_allocations - before.device_allocations > 1  # one was setup's
+    assert after.reserved - after.in_use < weight.nbytes
+    program.close()

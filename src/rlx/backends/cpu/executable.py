@@ -34,6 +34,7 @@ from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.driver.array_object import LAYOUT_HOLDS, array_address
 from rlx.driver.fork import renew_in_child
 from rlx.driver.huge_pages import ask_for_huge_pages
+from rlx.driver.memory import device_memory
 from rlx.errors import DriverError
 from rlx.ir import TensorType, dtypes
 from rlx.options import Options
@@ -132,6 +133,7 @@ class CpuExecutable:
                 setup.bind(setup_bases, np.ones(len(bases), bool), self._scratch, self._stride)
                 setup.run()
                 arena.check()
+            device_memory(self.device).trim()  # setup's arena may be large, and no run needs one like it
             for place, i in enumerate(own):
                 SHARED.note(self.device, pieces[i], given, block, place)
         self._blocks = {holder for holder, _ in places.values()}
