@@ -146,6 +146,14 @@ def test_what_is_gathered_from_a_large_table_is_normalised_and_summed_with_it(ti
     _agree(b.build(outputs), {"table": table, "rows": rows[0], "other": rows[1]}, tiny, rtol=2e-5)
 
 
+def test_a_running_sum_of_what_is_gathered_takes_nothing_from_elsewhere(tiny):
+    rng = np.random.default_rng(19)
+    table, rows = rng.integers(-9, 9, (9000, 1)).astype(np.float32), rng.integers(0, 9000, (70, 1)).astype(np.int32)
+    b = GraphBuilder("running")
+    taken = _gather(b, b.input("table", type_of(table)), b.input("rows", type_of(rows)))
+    _agree(b.build({"y": b.emit("cumsum", taken, dimension=0)}), {"table": table, "rows": rows}, tiny)
+
+
 @pytest.mark.parametrize("combiner", ["set", "add"])
 def test_updates_reach_a_large_result_in_their_order_wherever_they_overlap(tiny, combiner):
     rng = np.random.default_rng(13)

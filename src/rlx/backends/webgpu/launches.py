@@ -25,6 +25,8 @@ Place = list[Any]
 #: Bytes [start, end) of a buffer.
 _Window = tuple[VirtualBuffer, int, int]
 
+#: Bindings and bytes of a part that must not be.
+_NEVER = (1 << 30, 1 << 60)
 #: A loop kernel's arrays of an invocation's own: masked loads may reach past them.
 _OWN_ARRAY = re.compile(r"\bvar l\d+: array<")
 
@@ -97,7 +99,11 @@ class Launches:
         return [self._part(kernel, division, ranges, operands, extra) for ranges in parts]
 
     def _parts(self, division: Division, operands: Sequence[Operand], extra: Extra) -> list[Ranges] | None:
+        known = len(operands) + len(extra.handed)
+
         def weigh(ranges: Ranges) -> tuple[int, int]:
+            if len(division.touched(ranges)) > known:
+                return _NEVER  # it would hand on sums, and has no memory for them
             windows, _ = self._touched(division, ranges, operands, extra)
             windows += _spilled(extra)
             return len(self._bindings(windows)[0]), sum(end - start for _, start, end in windows)

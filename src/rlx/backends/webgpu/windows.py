@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rlx.backends.webgpu.touches import Touch, Touches
-from rlx.codegen.kernel import Apply, Const, Expr, LoopKernel, Stmt, Store, Var
+from rlx.codegen.kernel import Apply, Const, Declare, Expr, Let, Local, LoopKernel, Stmt, Store, Var
 from rlx.codegen.wgsl.interval import Interval
-from rlx.codegen.wgsl.walk import reachable
+from rlx.codegen.wgsl.walk import reachable, within
 from rlx.ir.dtypes import bool_, i64
 
 
@@ -46,10 +46,16 @@ class Window:
 
 
 def windows(kernel: LoopKernel, touches: Touches) -> dict[str, Window]:
-    """The memories whose places can be divided."""
+    """The memories whose places can be divided, by name.
+
+    In a kernel that keeps variables or arrays of its own, what lies elsewhere would get into them: there a place must
+    be that of a whole turn of the grid, of which then nothing is stored.
+    """
     found: dict[str, Window] = {}
-    names = {memory.name for memory in kernel.args}
+    names = [memory.name for memory in kernel.args]
     stores = [(store, scope) for store, scope in touches.scopes if store.memory.name in names]
+    keeps = any(isinstance(s, Declare | Local) for s in within(kernel.body))
+    turn = {kernel.index.name, *(s.var.name for s in kernel.body if isinstance(s, Let))}
     for name in names:
         own = [t for t in touches.all if t.memory.name == name]
         pointed = [t for t in own if t.data_parts]
@@ -59,12 +65,14 @@ def windows(kernel: LoopKernel, touches: Touches) -> dict[str, Window]:
         assert first.interval is not None
         assert first.data is not None
         if any(t.stored for t in own):
-            if len(stores) == 1 and len({_key(zip(t.index, t.memory.strides, strict=True)) for t in own}) == 1:
+            one = len(stores) == 1 and len({_key(zip(t.index, t.memory.strides, strict=True)) for t in own}) == 1
+            if one and not keeps:
                 terms = tuple((part, stride) for part, stride in zip(first.index, first.memory.strides, strict=True))
                 found[name] = Window(True, *first.interval, terms, first.memory.offset)  # type: ignore[arg-type]
             continue
         needs = {v.name for part, _ in first.data_parts for v in reachable([part]) if isinstance(v, Var)}
-        if len({_key(t.data_parts) for t in pointed}) == 1 and all(needs <= scope for _, scope in stores):
+        seen = needs <= turn if keeps else all(needs <= scope for _, scope in stores)
+        if seen and len({_key(t.data_parts) for t in pointed}) == 1:
             found[name] = Window(False, *first.data, first.data_parts, 0)
     return found
 
