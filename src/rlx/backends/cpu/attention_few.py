@@ -22,6 +22,7 @@ from math import prod
 from llvmlite import ir
 
 from rlx.backends.cpu.attention_plan import AttentionPlan
+from rlx.backends.cpu.attention_scratch import scratch_parts, scratch_places
 from rlx.backends.cpu.attention_softmax import RowSoftmax, rows_together, scale_of_sums
 from rlx.backends.cpu.gemm_epilogue import TileWriter
 from rlx.backends.cpu.gemm_pack import copy_rows
@@ -91,7 +92,7 @@ class FewQueriesKernel:
             "total": rows,
             "sums": rows * self.width + self.lanes,  # the epilogue may read a vector behind
         }
-        return {name: -(-count * f32.itemsize // 64) * 64 for name, count in elements.items()}
+        return scratch_parts(elements)
 
     @property
     def scratch_bytes(self) -> int:
@@ -102,11 +103,7 @@ class FewQueriesKernel:
         return f"few {self.q.unnamed} {self.k.unnamed} {self.v.unnamed} {self.spec.batch} {self.spec.m}"
 
     def emit(self, e: FunctionEmitter) -> None:
-        places: dict[str, ir.Value] = {}
-        offset = 0
-        for name, nbytes in self.scratch().items():
-            places[name] = e.element_pointer(e.scratch, f32, I64(offset))
-            offset += nbytes // f32.itemsize
+        places = scratch_places(e, self.scratch())
         rows, keys = I64(self.q.rows.count), I64(self.k.rows.count)
         softmax = RowSoftmax(self.spec, self.plan, streams=False, together=rows_together([self.q.rows.count]))
 

@@ -20,17 +20,11 @@ from rlx.backends.cpu.gemm_view import split_index
 from rlx.codegen.kernel import Var
 from rlx.codegen.llvm.exponential import exp
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import F32, I16, I32, I64, Value, constant, lanes_of, real, vector
+from rlx.codegen.llvm.types import F32, I32, I64, Value, constant, real, vector
 from rlx.codegen.lower.templates import AttentionSpec
 from rlx.ir.dtypes import f32
 
 _LOWEST = float("-inf")
-_LOG2_E = 1.4426950408889634
-#: 2**r for r from 0 to 1; 1 at 0.
-_EXP2 = (
-    0.000215659718378447, 0.0012482289457693696, 0.009673775173723698, 0.05548618361353874, 0.24022908508777618,
-    0.6931470632553101, 1.0,
-)  # fmt: skip
 #: Vectors that are computed side by side: of different rows where there are several.
 _SIDE_BY_SIDE = 4
 
@@ -118,7 +112,7 @@ class RowSoftmax:
         def weigh(at: ir.Value, mask: ir.Value | None) -> None:
             for row, (_, shift), total in zip(rows, shifts, sums, strict=True):
                 place = e.element_pointer(row.line, f32, at)
-                weight = _weight(e, b.fsub(real(e.load_lanes(place, f32, lanes)), shift))
+                weight = exp(e, b.fsub(real(e.load_lanes(place, f32, lanes)), shift))
                 e.store_lanes(place, f32, weight, lanes)
                 e.write_cell(total, b.fadd(real(e.read_cell(total)), weight))
 
@@ -126,8 +120,8 @@ class RowSoftmax:
         for row, (before, shift), cell in zip(rows, shifts, sums, strict=True):
             total = real(e.horizontal("add", e.read_cell(cell)))
             if self.streams:
-                # The first lane of a vector: weights are made for vectors.
-                change = _weight(e, b.fsub(e.splat(before, lanes), shift))
+                # The first lane of a vector: exp is made for vectors.
+                change = exp(e, b.fsub(e.splat(before, lanes), shift))
                 change = b.extract_element(change, I32(0))
                 e.store_one(row.statistics["change"], f32, change)
                 total = e.fma(real(e.load_one(row.statistics["total"], f32)), change, total)
@@ -194,22 +188,6 @@ def scale_of_sums(e: FunctionEmitter, spec: AttentionSpec, total: ir.Value) -> i
         return scale
     compare = b.fcmp_unordered if spec.cleared else b.fcmp_ordered
     return b.select(compare("==", total, F32(0.0)), F32(1.0), scale)
-
-
-def _weight(e: FunctionEmitter, x: ir.Value) -> ir.Value:
-    """exp(x) for x <= 0 or NaN.
-
-    With AVX-512 2**t, t = x log2(e): two instructions give the fraction of t, from 0 to 1, and scale by the power of
-    its floor. Relative error: 1.1 * 2**-24 for the polynomial, a minimax fit of our own, and |x| * 2**-24 for rounding
-    t, no more than what rounding the score itself to f32 leaves.
-    """
-    if not e.target.has("avx512dq") or lanes_of(x.type) != 16:
-        return exp(e, x)
-    t = e.times(x, _LOG2_E)
-    every, floor, nearest = I16(-1), I32(1), I32(4)
-    fraction = e.call("llvm.x86.avx512.mask.reduce.ps.512", x.type, [t, floor, t, every, nearest])
-    power = e.polynomial(fraction, _EXP2)
-    return e.call("llvm.x86.avx512.mask.scalef.ps.512", x.type, [power, t, power, every, nearest])
 
 
 def _larger(e: FunctionEmitter, a: ir.Value, b: ir.Value) -> ir.Value:
