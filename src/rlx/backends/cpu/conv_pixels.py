@@ -27,7 +27,7 @@ from rlx.backends.cpu.conv_tile import LINE, PixelTile, pixel_tile_function
 from rlx.backends.cpu.gemm_pack import pack_panel, pack_words
 from rlx.backends.cpu.gemm_tile import registers, words_of_products
 from rlx.backends.cpu.gemm_view import MatrixView, dims, split_index
-from rlx.backends.cpu.pixel_convolution import PixelConvolution
+from rlx.backends.cpu.pixel_convolution import PanelConvolution
 from rlx.codegen.kernel import Cost, Memory, TemplateKernel
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64
@@ -143,7 +143,7 @@ def _pair(values: list[int]) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class PixelKernel(PixelConvolution):
+class PixelKernel(PanelConvolution):
     """The kernel for a spec of one group that `is_channels_last` accepts; its second argument is the packed weights."""
 
     plan: PixelPlan
@@ -153,15 +153,6 @@ class PixelKernel(PixelConvolution):
     def depth(self) -> int:
         """Words, and rows of weights, of one sum."""
         return self.plane.words * prod(self.plane.taps)
-
-    @property
-    def width(self) -> int:
-        """Features of a panel."""
-        return self.plan.vectors * self.lanes
-
-    @property
-    def panels(self) -> int:
-        return -(-self.spec.features // self.width)
 
     @property
     def _items(self) -> tuple[int, int, int]:

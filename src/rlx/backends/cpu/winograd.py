@@ -25,7 +25,7 @@ from rlx.backends.cpu.conv_epilogue import PixelBlock, PixelWriter
 from rlx.backends.cpu.gemm_operand import when
 from rlx.backends.cpu.gemm_tile import TileCode, tile_function
 from rlx.backends.cpu.gemm_view import split_index
-from rlx.backends.cpu.pixel_convolution import PixelConvolution
+from rlx.backends.cpu.pixel_convolution import PanelConvolution
 from rlx.backends.cpu.winograd_plan import WinogradPlan
 from rlx.backends.cpu.winograd_tile import input_function, output_function
 from rlx.backends.cpu.winograd_transform import FILTERINGS, Filtering, both_ways
@@ -38,7 +38,7 @@ _LINE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class WinogradKernel(PixelConvolution):
+class WinogradKernel(PanelConvolution):
     """The kernel for a spec that `plan_winograd` accepts; its second argument is the packed weights."""
 
     plan: WinogradPlan
@@ -46,15 +46,6 @@ class WinogradKernel(PixelConvolution):
     @property
     def filtering(self) -> Filtering:
         return FILTERINGS[self.plan.outputs]
-
-    @property
-    def width(self) -> int:
-        """Features of a panel."""
-        return self.plan.vectors * self.lanes
-
-    @property
-    def panels(self) -> int:
-        return -(-self.spec.features // self.width)
 
     @property
     def _across(self) -> tuple[int, int, int]:
