@@ -148,7 +148,7 @@ class AttentionShader:
         self._mix()
         line("}")
         self._finish(end)
-        source = module_source(declarations, self.emitter.lines, self.emitter.target, INVOCATIONS)
+        source = module_source(declarations, self.emitter.lines, INVOCATIONS)
         return Shader(source, len(self.args), (columns, rows))
 
     def _end(self) -> str:

@@ -230,7 +230,7 @@ def _tiled(part: _Part, target: WgslTarget, bases: Sequence[int]) -> Shader:
     line(f"let x_start = {bases[0]} + batch * {part.x_group};")
     product.sums(line)
     product.finish(emitter, lambda: _store(emitter, part, bases[-1]))
-    source = module_source(declarations, emitter.lines, target, INVOCATIONS)
+    source = module_source(declarations, emitter.lines, INVOCATIONS)
     return Shader(source, len(args), (across, down))
 
 
@@ -264,7 +264,7 @@ def _direct(part: _Part, target: WgslTarget, bases: Sequence[int]) -> Shader:
         line("}")
     line(f"let n = flat / {spec.features * places} * {places} + flat % {places};")
     _store(emitter, part, bases[-1])
-    source = module_source(declarations, emitter.lines, target, _ALONE)
+    source = module_source(declarations, emitter.lines, _ALONE)
     return Shader(source, len(args), (across, down))
 
 

@@ -1,8 +1,8 @@
 """Run a compiled artefact through WebGPU: one encoder and one submission a run, control flow aside (see `walk`).
 
 A `WebGpuExecutable` owns its pipelines, its arena and its persistent memory (constants and what setup made of the
-weights); it keeps copies of the parameters on the device. Pipelines and bind groups are
-made when first needed; bind groups are kept for as long as the buffers of a call stay the same.
+weights); it keeps copies of the parameters on the device. Pipelines and bind groups are made when first needed; bind
+groups are kept for as long as the buffers of a call stay the same.
 
 Donation. An output of `in_inputs` is computed in the memory of a donated input, and copied from there where the memory
 given for it is elsewhere.

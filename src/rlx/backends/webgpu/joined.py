@@ -69,6 +69,6 @@ def _pack(spec: MatmulSpec, joined: Memory, width: int, target: WgslTarget) -> T
         line(f"let n = flat % {n};")
         source = offset("k", spec.k, strides[: len(spec.k)]) + " + " + offset("n", spec.n, strides[len(spec.k) :])
         line(f"a1[{bases[1]} + k * {width} + n] = a0[{bases[0]} + {source}];")
-        return Shader(module_source(declarations, emitter.lines, target, _WORKGROUP), 2, (across, rows))
+        return Shader(module_source(declarations, emitter.lines, _WORKGROUP), 2, (across, rows))
 
     return template("pack", args, n * k, shader, Cost(0.0, 8.0 * n * k))

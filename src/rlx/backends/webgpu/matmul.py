@@ -230,7 +230,7 @@ def _shader(
             line("}")
 
     product.finish(emitter, each)
-    source = module_source(declarations, emitter.lines, target, INVOCATIONS)
+    source = module_source(declarations, emitter.lines, INVOCATIONS)
     return Shader(source, len(args), (across, down))
 
 

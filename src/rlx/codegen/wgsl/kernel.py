@@ -54,7 +54,7 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
     if len(kernel.args) > target.max_bindings:
         raise UnsupportedKernel(
             f"kernel {kernel.label} has {len(kernel.args)} arguments, the device binds {target.max_bindings}",
-            hint="compile with optimize=False, which fuses less",
+            hint="run the model on a device that binds more",
         )
     grid, form = int(kernel.grid.value.real), form_of(kernel)
     items = grid * (form.lanes if form is not None else 1)
@@ -85,7 +85,7 @@ def emit_kernel(kernel: LoopKernel, target: WgslTarget, bases: Sequence[int] | N
         declarations += together.declarations
     if emitter.scratch:
         declarations.append(f"@group(0) @binding({len(kernel.args)}) var<storage, read_write> scratch: array<u32>;")
-    source = module_source(declarations, emitter.lines, target, layout.invocations)
+    source = module_source(declarations, emitter.lines, layout.invocations)
     return Shader(source, len(kernel.args), (columns, rows), 4 * emitter.scratch * grid)
 
 
@@ -127,12 +127,12 @@ def workgroup_grid(groups: int) -> tuple[str, int, int]:
     return ("wg.x", groups, 1) if rows <= 1 else (f"(wg.y * {_ROW}u + wg.x)", _ROW, rows)
 
 
-def module_source(declarations: Sequence[str], lines: Sequence[str], target: WgslTarget, workgroup: int) -> str:
+def module_source(declarations: Sequence[str], lines: Sequence[str], workgroup: int) -> str:
     """A whole shader: what its body needs, and the body, which sees `wg` and `local`."""
     text = "\n".join(lines)
     parts = [
         *declarations,
-        functions_for(text, target),
+        functions_for(text),
         f"@compute @workgroup_size({workgroup})",
         "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) local: u32) {",
         text,

@@ -13,7 +13,6 @@ from rlx.codegen.wgsl.exponential import EXPONENTIAL
 from rlx.codegen.wgsl.floats import FLOATS
 from rlx.codegen.wgsl.inverse import INVERSE
 from rlx.codegen.wgsl.trigonometric import TRIGONOMETRIC
-from rlx.codegen.wgsl.types import WgslTarget
 from rlx.codegen.wgsl.whole import WHOLE
 from rlx.codegen.wgsl.wide_integers import WIDE_INTEGERS
 
@@ -43,7 +42,7 @@ def _definitions(*texts: str) -> dict[str, str]:
 _FUNCTIONS = _definitions(_PRIVATE, FLOATS, EXPONENTIAL, TRIGONOMETRIC, INVERSE, WHOLE, WIDE_INTEGERS)
 
 
-def functions_for(text: str, target: WgslTarget) -> str:
+def functions_for(text: str) -> str:
     """Definitions of every rlx_* name in `text`, and of those that they name, each after what it needs."""
     chosen: dict[str, str] = {}
 

@@ -228,7 +228,7 @@ def _lanes(found: Sequence[Stmt | _Loops]) -> Form | None:
         if axes is None:
             return None
         extents = {v.name: n for v, n in axes} | {lane.var.name: most}
-        if not _touches_ownvariables(part.body):
+        if not _touches_own_variables(part.body):
             return None
         for memory, index in accesses(part.body):
             if memory.name in arrays and [getattr(e, "name", "") for e in index] != [lane.var.name]:
@@ -271,7 +271,7 @@ def _array_sums(body: Sequence[Stmt], arrays: set[str]) -> tuple[tuple[Var | Mem
     return tuple(sums.values())
 
 
-def _touches_ownvariables(body: Sequence[Stmt]) -> bool:
+def _touches_own_variables(body: Sequence[Stmt]) -> bool:
     own = {s.var.name for s in within(body) if isinstance(s, Declare)}
     return all(s.var.name in own for s in within(body) if isinstance(s, Accumulate | Assign))
 

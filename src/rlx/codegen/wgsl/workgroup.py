@@ -26,6 +26,7 @@ class WorkgroupEmitter:
         self.kernel, self.form, self.layout, self.emitter = kernel, form, layout, emitter
         self.declarations: list[str] = []
         self._meeting: dict[str, list[str]] = {}  # register type -> arrays in workgroup memory
+        self._live = ""  # what must hold for the invocation's item to exist
         self._touched = False  # since the last barrier, memory was touched that others may see
 
     def emit(self, group: str, groups: int) -> None:
@@ -94,8 +95,6 @@ class WorkgroupEmitter:
         if self.layout.sharers > 1:
             tests.append("sharer == 0")
         return " && ".join(tests)
-
-    _live = ""
 
     # -- loops -----------------------------------------------------------------------------------------------------
 
