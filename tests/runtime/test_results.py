@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import resource
 
 import numpy as np
 import pytest
 
 import rlx
+from rlx.driver import HOST, device_memory
 from rlx.ir import GraphBuilder, TensorType, dtypes
 
 ELEMENTS = 1 << 19
@@ -54,3 +56,18 @@ def test_a_result_outlives_its_program():
     del program
     gc.collect()
     assert (result == 2).all()
+
+
+def test_the_first_run_faults_no_page_of_the_arena():
+    elements = 96 << 20  # 48 huge pages, or many small ones
+    builder = GraphBuilder("twice summed")
+    x = builder.input("x", TensorType((elements,), dtypes.u8))
+    graph = builder.build({"y": builder.emit("cumsum", builder.emit("cumsum", x, dimension=0), dimension=0)})
+    given, result = np.full(elements, 1, np.uint8), np.full(elements, 1, np.uint8)
+    device_memory(HOST).trim()
+    with rlx.Session("cpu", rlx.Options(threads=1)).compile(graph) as program:
+        assert program.report.memory.arena_bytes >= elements
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        program.run({"x": given}, out={"y": result})
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 24
+    assert result[:3].tolist() == [1, 3, 6]

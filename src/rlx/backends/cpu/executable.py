@@ -72,7 +72,7 @@ class CpuExecutable:
         self._debug = options.debug_memory
         #: Whether runs take more than the walker, or it cannot read arrays: `run_fitting` then never runs anything.
         self._plain_runs_only = not LAYOUT_HOLDS or self._debug or bool(self._moves)
-        self._arena = DeviceArena(device, self._steps.plan, debug=options.debug_memory)
+        self._arena = DeviceArena(device, self._steps.plan, debug=options.debug_memory, prefault=True)
         self._persistent = DeviceArena(device, manifest["persistent_bytes"])
         constants = artifact.sections["constants"]
         ctypes.memmove(self._persistent.address, bytes(constants), len(constants))
@@ -206,7 +206,7 @@ class CpuExecutable:
         with self._lock:
             if not self._ready:
                 self._refuse()
-            arena = DeviceArena(self.device, self._steps.plan, debug=self._debug)
+            arena = DeviceArena(self.device, self._steps.plan, debug=self._debug, prefault=True)
             scratch = DeviceArena(self.device, self._stride * self._threads)
             steps = self._steps.twin()
             bases = self._steps.bases.copy()
