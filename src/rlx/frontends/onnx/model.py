@@ -1,15 +1,17 @@
-"""ONNX models: what the file declares, and graphs for given shapes."""
+"""ONNX models: what the file declares, graphs for given shapes, and what decides them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from rlx.errors import InvalidModel, ModelNotFound
 from rlx.frontends.model import ANY_RANK, Model, check_value, solve_shapes, unknown_input
+from rlx.frontends.onnx.identity import identity_of, weights_of
 from rlx.frontends.onnx.node import DecodedModel, check_outputs, read_model
 from rlx.frontends.onnx.partial import PartialBuilder
 from rlx.frontends.onnx.scope import Scope, is_weight
@@ -36,6 +38,21 @@ class OnnxModel(Model):
         self.outputs = {name: type or unknown for name, type in graph.outputs.items()}
         optional = decoded.ir_version >= _OPTIONAL_INPUTS_SINCE
         self.defaults = {n: graph.initializers[n] for n in graph.inputs if optional and n in graph.initializers}
+        self._looked_at_weights = False
+
+    @property
+    def identity(self) -> str | None:
+        """A digest of all that decides the graphs but sizes and weights' values; None once one depended on these."""
+        return None if self._looked_at_weights else self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        return identity_of(self.decoded)
+
+    @cached_property
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """The file's weights by name: parameters of the graphs."""
+        return weights_of(self.decoded)
 
     def specialize(self, shapes: Mapping[str, tuple[int, ...]] = {}, values: Mapping[str, np.ndarray] = {}) -> Graph:
         where = f"in {self.source}"
@@ -51,6 +68,7 @@ class OnnxModel(Model):
             else:
                 scope.names[name] = builder.input(name, TensorType(sizes[name], type.dtype))
         results = scope.import_graph(self.decoded.graph)
+        self._looked_at_weights |= builder.looked_at_weights
         return builder.build({name: builder.write(v) for name, v in zip(self.outputs, results, strict=True)})
 
     def _declared(

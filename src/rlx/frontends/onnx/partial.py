@@ -33,6 +33,7 @@ class PartialBuilder(GraphBuilder):
         self._known: dict[Value, np.ndarray] = {}
         self._unwritten: dict[Value, Location] = {}
         self._weights: dict[Value, np.ndarray] = {}
+        self.looked_at_weights = False  # whether a weight's values were asked for: the graph may depend on them
         self._named: dict[str, Value] = {}
 
     # -- what is known ---------------------------------------------------------------------------------------------
@@ -51,7 +52,10 @@ class PartialBuilder(GraphBuilder):
     def data_of(self, value: Value) -> np.ndarray | None:
         """The array of a known value or of a weight, else None."""
         found = self._known.get(value)
-        return self._weights.get(value) if found is None else found
+        if found is None and value in self._weights:
+            self.looked_at_weights = True
+            return self._weights[value]
+        return found
 
     def parameter(self, name: str, data: np.ndarray) -> Value:
         """As GraphBuilder.parameter; a name that another weight has, as bodies may reuse names, gets a number."""
