@@ -269,6 +269,8 @@ def _overlap(given: dict[str, Any]) -> None:
         (lambda g: g["semaphores"].clear(), "other semaphores than it has"),
         (lambda g: g["bindings"].update(a=Buffer.empty(EIGHT)), r"slot 'a' of 'r' is f32\[4\], bound to f32\[8\]"),
         (lambda g: g["bindings"].update(a=Buffer.empty(EIGHT)[::2]), "not contiguous"),
+        (lambda g: g["bindings"].update(a=np.zeros(4, np.float32)), "bound to a ndarray, expected a Buffer"),
+        (lambda g: g["semaphores"].update(s=7), "'s' of 'r' is given as a int, expected a Semaphore"),
         (_readonly, "slot 'b' of 'r' is written, and bound to a read-only"),
         (_overlap, "'a' and 'b' of 'r' are bound to overlapping bytes"),
         (lambda g: g["bindings"].update(a=Buffer.empty(FOUR, Device("reference"))), "on reference:0, its programs"),

@@ -225,6 +225,11 @@ class CommandBuffer:
         self._check_places(buffers, stream.device)
         executables = {key: self._executable(key, given) for key, given in (programs or {}).items()}
         timelines = {name: s if isinstance(s, tuple) else (s, 0) for name, s in (semaphores or {}).items()}
+        for name, (semaphore, _) in timelines.items():
+            if not isinstance(semaphore, Semaphore):
+                raise CommandError(
+                    f"{name!r} of {self.name!r} is given as a {semaphore.__class__.__name__}, expected a Semaphore"
+                )
         for command in self.commands:
             if isinstance(command, Signal | Wait) and timelines[command.semaphore][1] + command.value > MAX_PAYLOAD:
                 raise CommandError(f"{command} exceeds what a payload can be")
@@ -272,6 +277,10 @@ class CommandBuffer:
             )
 
     def _bound(self, name: str, buffer: Buffer) -> Buffer:
+        if not isinstance(buffer, Buffer):
+            raise CommandError(
+                f"slot {name!r} of {self.name!r} is bound to a {buffer.__class__.__name__}, expected a Buffer"
+            )
         if buffer.type != self.slots[name]:
             raise CommandError(f"slot {name!r} of {self.name!r} is {self.slots[name]}, bound to {buffer.type}")
         if not buffer.is_contiguous:
