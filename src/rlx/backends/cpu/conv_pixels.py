@@ -39,8 +39,9 @@ from rlx.codegen.target import Target
 _CHAINS = 8
 #: What a broadcast and a load of weights add next to a multiply-add of one vector.
 _BROADCAST, _WEIGHTS = 0.1, 0.3
-#: Multiply-adds' worth of time that one vector of sums takes to begin and end.
-_VECTOR_END = 4.0
+#: Multiply-adds' worth of time that one vector of sums takes to begin and end; and what each other one of its tile
+#: adds: the more of them end at once, the less of that passes while the next tile's products run.
+_VECTOR_END, _ENDS_TOGETHER = 4.0, 0.2
 #: Numbers of threads that splits are balanced for.
 _THREADS = (2, 4, 8)
 #: What a grid index costs at its start, in tiles; and bringing all weights into the second-level cache, in pixels.
@@ -333,7 +334,8 @@ def tile_costs(target: Target, spec: ConvSpec, plane: Plane) -> Iterator[tuple[f
 
     def tile(pixels: int, vectors: int) -> float:
         step = max(pixels * vectors, _CHAINS) + _BROADCAST * pixels + _WEIGHTS * vectors
-        return depth * step + _VECTOR_END * pixels * vectors
+        sums = pixels * vectors
+        return depth * step + (_VECTOR_END + _ENDS_TOGETHER * sums) * sums
 
     for vectors in range(1, 9):
         if vectors > 1 and (vectors - 1) * lanes >= features:
