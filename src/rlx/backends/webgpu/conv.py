@@ -131,7 +131,7 @@ class _Part:
 
 
 def _steps(memory: Memory) -> list[int]:
-    return [int(s) for s in memory.strides]  # type: ignore[call-overload]
+    return [int(s) for s in memory.strides]
 
 
 class _Image:

@@ -49,12 +49,12 @@ class Share:
     def shift(self, groups: Iterable[str], strides: Sequence[object]) -> int:
         """Elements from an operand's start to that of the share; strides over the groups' dimensions in order."""
         starts = [start for name in groups for start in self.starts[name]]
-        return sum(start * int(step) for start, step in zip(starts, strides, strict=True))  # type: ignore[call-overload]
+        return sum(start * int(step) for start, step in zip(starts, strides, strict=True))
 
     def reach(self, groups: Sequence[str], strides: Sequence[object]) -> Interval:
         """The first and last element that the share touches of an operand."""
         sizes = [size for name in groups for size in self.sizes[name]]
-        ends = [(size - 1) * int(step) for size, step in zip(sizes, strides, strict=True)]  # type: ignore[call-overload]
+        ends = [(size - 1) * int(step) for size, step in zip(sizes, strides, strict=True)]
         start = self.shift(groups, strides)
         return start + sum(min(end, 0) for end in ends), start + sum(max(end, 0) for end in ends)
 

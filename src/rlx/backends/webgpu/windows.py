@@ -68,7 +68,7 @@ def windows(kernel: LoopKernel, touches: Touches) -> dict[str, Window]:
             one = len(stores) == 1 and len({_key(zip(t.index, t.memory.strides, strict=True)) for t in own}) == 1
             if one and not keeps:
                 terms = tuple((part, stride) for part, stride in zip(first.index, first.memory.strides, strict=True))
-                found[name] = Window(True, *first.interval, terms, first.memory.offset)  # type: ignore[arg-type]
+                found[name] = Window(True, *first.interval, terms, first.memory.offset)
             continue
         needs = {v.name for part, _ in first.data_parts for v in reachable([part]) if isinstance(v, Var)}
         seen = needs <= turn if keeps else all(needs <= scope for _, scope in stores)
