@@ -28,7 +28,7 @@ def turned(rows: int, columns: int, dtype: DType) -> LoopKernel:
         a, b, c = (reader.builder.load(v, index) for v in (x_view, y_view, z_view))
         return [reader.builder.store(out_view, index, Apply("mul", (Apply("sub", (a, b), dtype), c), dtype))]
 
-    return elementwise(None, (rows, columns), stores, label="turned").kernel  # type: ignore[arg-type]
+    return elementwise(None, (rows, columns), stores, label="turned").kernel
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
