@@ -3,7 +3,8 @@
     python bench/worker.py WORKLOAD SYSTEM THREADS SECONDS ANSWER.npy
 
 `bench/run.py` starts these in turns. A process of its own gives every system its own thread pools and its own memory,
-and none pays for another's spinning threads. Prints a list of seconds a run, or the reason why there is none.
+and none pays for another's spinning threads. Prints the seconds of each run with the other work on the machine
+meanwhile, or the reason why there are none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 
 import numpy as np
+from watch import Watch
 from workload import Missing
 from workloads import ALL
 
@@ -32,13 +34,14 @@ def main() -> None:
         run()
         if time.perf_counter() > warm:
             break
-    end = time.perf_counter() + float(seconds)
-    while len(taken) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        for _ in range(workload.calls):
-            run()
-        taken.append((time.perf_counter() - start) / workload.calls)
-    print(json.dumps(taken))
+    with Watch() as watch:
+        end = time.perf_counter() + float(seconds)
+        while len(taken) < 3 or time.perf_counter() < end:
+            start = time.perf_counter()
+            for _ in range(workload.calls):
+                run()
+            taken.append((time.perf_counter() - start) / workload.calls)
+    print(json.dumps({"times": taken, "others": watch.others}))
 
 
 if __name__ == "__main__":
