@@ -34,7 +34,7 @@ class Spy:
     def _noted(self, run: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*arguments: object) -> Any:
             done = run(*arguments)
-            if done is not False:  # run_fitting's word for nothing having run
+            if not done:  # run_fitting gives a number where nothing has run
                 self.threads.append(threading.get_ident())
             return done
 

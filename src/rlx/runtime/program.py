@@ -44,9 +44,10 @@ class ArrayExecutable(Protocol):
 class FittingExecutable(Protocol):
     """An executable that itself checks whether arrays fit: the quickest call."""
 
-    def run_fitting(self, objects: list[Any]) -> bool:
-        """Run on inputs, then outputs, where each input is an array that `run_arrays` takes as it is, of its type, and
-        give True; else, or whenever it likes, run nothing and give False. The outputs fit.
+    @property
+    def run_fitting(self) -> Callable[[list[Any]], int]:
+        """Runs on inputs, then outputs, where each input is an array that `run_arrays` takes as it is, of its type, and
+        gives 0; else, or whenever it likes, runs nothing and gives another number. The outputs fit.
         """
         ...
 
@@ -123,11 +124,8 @@ class CompiledGraph:
 
     def __call__(self, **inputs: Array) -> dict[str, Any]:
         """`run` with the inputs as keywords."""
-        if self._run_fitting is not None:
-            results = self._run_quickly(inputs, self._run_fitting)
-            if results is not None:
-                return results
-        return self.run(inputs)
+        results = self._run_quickly(inputs)
+        return self._run_carefully(inputs, None) if results is None else results
 
     def run(self, inputs: Mapping[str, Array], out: Mapping[str, np.ndarray | Buffer] | None = None) -> dict[str, Any]:
         """Run once: names -> arrays in, names -> arrays out, in the model's order.
@@ -139,10 +137,12 @@ class CompiledGraph:
         Raises MissingInput, UnknownInput, ShapeMismatch or DTypeMismatch before anything runs; ProgramClosed;
         DonationError where a donated input cannot be overwritten, or shares its memory with another or with `out`.
         """
-        if out is None and self._run_fitting is not None:
-            results = self._run_quickly(inputs, self._run_fitting)
-            if results is not None:
-                return results
+        results = self._run_quickly(inputs) if out is None else None
+        return self._run_carefully(inputs, out) if results is None else results
+
+    def _run_carefully(
+        self, inputs: Mapping[str, Array], out: Mapping[str, np.ndarray | Buffer] | None
+    ) -> dict[str, Any]:
         signature = self._signature
         if signature.defaults:
             inputs = signature.complete(inputs)
@@ -259,20 +259,22 @@ class CompiledGraph:
         outputs = ", ".join(f"{n}: {t}" for n, t in self.outputs.items())
         return f"<CompiledGraph ({inputs}) -> ({outputs}) on {self.device}>"
 
-    def _run_quickly(
-        self, inputs: Mapping[str, Array], run: Callable[[list[Any]], bool]
-    ) -> dict[str, np.ndarray] | None:
+    def _run_quickly(self, inputs: Mapping[str, Array]) -> dict[str, np.ndarray] | None:
         """The common call, arrays that fit as they are; None where anything is unusual, and nothing has run."""
-        if len(inputs) != len(self.inputs):
+        run = self._run_fitting
+        if run is None or len(inputs) != len(self._names):
             return None
-        objects = []
-        for name in self._names:
-            objects.append(inputs.get(name))
-        results = {}
+        objects: list[Any] = []
+        try:
+            for name in self._names:
+                objects.append(inputs[name])
+        except KeyError:
+            return None
+        results: dict[str, np.ndarray] = {}
         for name, make in self._results:
             results[name] = result = make()
             objects.append(result)
-        return results if run(objects) else None
+        return None if run(objects) else results
 
     def _open(self) -> Executable:
         if self._executable is None:

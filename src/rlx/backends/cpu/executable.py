@@ -20,7 +20,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,7 +29,7 @@ from rlx.backends.cpu.host import check_processors, request_tiles, resolve_targe
 from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.packed_weights import SHARED, PackedBlock, without
 from rlx.backends.cpu.runner import CpuRunner
-from rlx.backends.cpu.walker import ARENA, ENDED, FIRST_ARGUMENT, TAKEN, UNFIT, BoundProgram
+from rlx.backends.cpu.walker import ARENA, ENDED, FIRST_ARGUMENT, MORE, TAKEN, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.driver.array_object import LAYOUT_HOLDS, array_address
 from rlx.driver.fork import renew_in_child
@@ -51,7 +51,7 @@ class CpuExecutable:
         resolve_target(manifest["target"])  # refuse code that this processor cannot run
         if options.affinity is not None:
             check_processors(options.affinity)
-        if manifest["target"] == "amx_bf16":
+        if manifest["target"].startswith("amx_"):
             request_tiles()
         self.device = device
         self.inputs = _types(manifest["inputs"])
@@ -159,26 +159,27 @@ class CpuExecutable:
         with self._lock:
             self._run([array_address(a) for a in arrays])
 
-    def run_fitting(self, objects: list[Any]) -> bool:
-        """Run on inputs, then outputs, if the inputs are arrays that fit as they are; else, or where nothing has run
-        yet, run nothing and give False. Native code checks, and reads the arrays' addresses.
+    @property
+    def run_fitting(self) -> Callable[[list[Any]], int]:
+        """Runs on inputs, then outputs, if the inputs are arrays that fit as they are, and gives ENDED; else, or where
+        nothing has run yet, runs nothing and gives UNFIT. Native code checks, and reads the arrays' addresses.
 
         A brief program's run is one step for all other threads. So it needs no lock: runs that let others in set TAKEN.
         """
+        return self._steps.call if self._steps.brief else self._run_fitting
+
+    def _run_fitting(self, objects: list[Any]) -> int:
         steps = self._steps
-        if steps.brief:
-            return steps.call(steps.state_address, id(objects)) == ENDED
         with self._lock:
             try:
-                status = steps.call(steps.state_address, id(objects))
-                if status:
-                    if status == UNFIT:
-                        return False
+                status = steps.call(objects)
+                if status == MORE:
                     steps.go_on()
+                    status = ENDED
             except BaseException:
                 steps.abandon()
                 raise
-            return True
+            return status
 
     def _run(self, addresses: Sequence[int]) -> None:
         if not self._ready:

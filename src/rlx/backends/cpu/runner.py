@@ -37,7 +37,6 @@ class CpuRunner:
     ) -> None:
         self.threads = threads
         self._steps = steps
-        self._state = steps.state_address
         self._arena = arena
         self._scratch = scratch
         self._keep: object | None = keep
@@ -47,23 +46,23 @@ class CpuRunner:
     def renew(self) -> None:
         """Make the lock anew, and look for workers at the next call; see `rlx.driver.fork`."""
         self._lock = threading.Lock()
-        self._walk: Callable[[int], int] = _refuse if self._keep is None else self._first
+        self._walk: Callable[[], int] = _refuse if self._keep is None else self._first
 
     def __call__(self) -> None:
         """Run once. Raises ProgramClosed after `close`, or once the program is closed."""
-        self._walk(self._state)
+        self._walk()
 
-    def _first(self, state: int) -> int:
+    def _first(self) -> int:
         with self._lock:
             if self._walk == self._first:  # no other thread was first, or closed the runner
                 self._steps.start()
                 self._walk = self._steps.walk if self._steps.brief and not self._watched else self._in_turn
-        return self._walk(state)
+        return self._walk()
 
-    def _in_turn(self, state: int) -> int:
+    def _in_turn(self) -> int:
         with self._lock:
             if self._keep is None:
-                return _refuse(state)
+                return _refuse()
             if self._watched:
                 self._arena.poison()
             self._steps.run()
@@ -81,5 +80,5 @@ class CpuRunner:
                 self._scratch.close()
 
 
-def _refuse(state: int) -> int:
+def _refuse() -> int:
     raise ProgramClosed("the runner was closed, or the program that it runs")

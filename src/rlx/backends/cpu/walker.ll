@@ -4,6 +4,8 @@
 ; rlx_call(state, list) begins a run on the array objects in a Python list, inputs then outputs. It runs nothing and gives
 ; 2 where an input is not an array of NumPy's own as the table tells that word 12 of the state points to, or where word
 ; 13 is not 0. Word 11 tells how many objects there are; fields of objects are those of rlx.driver.array_object.
+; rlx_run_method and rlx_call_method are both as Python's built-in functions (rlx.driver.builtin), bound to the array of
+; the state; word 14 is the address of PyLong_FromSsize_t, which makes an object of what they give.
 ; rlx_worker(pool, w) serves worker w until the pool stops. Layouts are those of walker.py and pool.py.
 ;
 ; A parallel launch gives each thread a share of the grid, always the same one, so that what a thread brought into its
@@ -604,4 +606,32 @@ run:
 
 unfit:
   ret i32 2
+}
+
+; An object of a status, by the function that word 14 of the state points to.
+define private ptr @rlx_object(ptr %state, i32 %status) nounwind {
+entry:
+  %make.p = getelementptr i64, ptr %state, i64 14
+  %make = load ptr, ptr %make.p
+  %wide = sext i32 %status to i64
+  %object = call ptr %make(i64 %wide)
+  ret ptr %object
+}
+
+define ptr @rlx_run_method(ptr %self, ptr %nothing) nounwind {
+entry:
+  %state.p = getelementptr %array, ptr %self, i32 0, i32 2
+  %state = load ptr, ptr %state.p
+  %status = call i32 @rlx_run(ptr %state)
+  %object = call ptr @rlx_object(ptr %state, i32 %status)
+  ret ptr %object
+}
+
+define ptr @rlx_call_method(ptr %self, ptr %objects) nounwind {
+entry:
+  %state.p = getelementptr %array, ptr %self, i32 0, i32 2
+  %state = load ptr, ptr %state.p
+  %status = call i32 @rlx_call(ptr %state, ptr %objects)
+  %object = call ptr @rlx_object(ptr %state, i32 %status)
+  ret ptr %object
 }

@@ -23,12 +23,15 @@ import copy
 import ctypes
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from rlx.backends.cpu.image import Image
 from rlx.backends.cpu.pool import pool
 from rlx.driver import Artifact, DeviceArena, MemoryPlan
+from rlx.driver.array_object import LAYOUT_HOLDS
+from rlx.driver.builtin import METHOD_WORDS, NO_ARGUMENT, ONE_ARGUMENT, address_of, built_in
 from rlx.driver.fork import renew_in_child
 from rlx.ir import dtypes
 
@@ -66,7 +69,12 @@ CHUNK_NS = 100_000
     OBJECTS,
     EXPECTED,
     TAKEN,
-) = range(14)
+    MAKE_INTEGER,
+) = range(15)
+#: Where the records of its built-in functions stand in the state.
+RUN_METHOD = 16
+CALL_METHOD = RUN_METHOD + METHOD_WORDS
+STATE_WORDS = CALL_METHOD + METHOD_WORDS
 
 #: What the walker and `rlx_call` give: the program ended; there is more to do; nothing has run.
 ENDED, MORE, UNFIT = range(3)
@@ -75,11 +83,11 @@ ENDED, MORE, UNFIT = range(3)
 class BoundProgram:
     """One step list bound to memory: the walker's state block and what it points to. One thread at a time may run it.
 
-    walk: the native walker; takes `state_address`, and gives MORE or ENDED.
+    walk: the native walker, without arguments; gives MORE or ENDED.
     call: begins a run on the arrays in a list, inputs then outputs, if the inputs are arrays that fit as they are and
-        the state's word TAKEN is 0; takes `state_address` and the `id` of the list, and gives UNFIT too. Only for
-        interpreters where rlx.driver.array_object.LAYOUT_HOLDS.
-    brief: whether both hold the GIL, so that no other thread can see the run half done; they never give MORE.
+        the state's word TAKEN is 0; gives UNFIT too. Only for interpreters where rlx.driver.array_object.LAYOUT_HOLDS.
+    brief: whether both hold the GIL, so that no other thread can see the run half done; they never give MORE. They are
+        built-in functions then, and brief are programs only where LAYOUT_HOLDS.
     """
 
     def __init__(
@@ -91,8 +99,6 @@ class BoundProgram:
         self.records = np.frombuffer(artifact.sections[f"{name}.records"], np.int64).reshape(-1, RECORD_WORDS).copy()
         self.relocations = np.frombuffer(artifact.sections[f"{name}.relocations"], np.int64).reshape(-1, 3)
         self.table = np.zeros(max(1, facts["slots"]), np.int64)
-        self.state = np.zeros(16, np.int64)
-        self.state_address = self.state.ctypes.data
         functions = np.array([image.function(k) for k in artifact.manifest["kernels"]] or [0], np.int64)
         launches = self.records[:, 0] == LAUNCH
         self.records[launches, 1] = functions[self.records[launches, 1]]
@@ -102,19 +108,29 @@ class BoundProgram:
         shares = self.records[launches, 4]
         chunks = np.clip(self.records[launches, 5] // (CHUNK_NS * shares), CHUNKS, MOST_CHUNKS)
         self.records[launches, 7] = -(-self.records[launches, 3] // (chunks * shares))
-        self.brief = bool(
-            np.isin(self.records[:, 0], (LAUNCH, COPY, END)).all() and self.records[:, 5].sum() <= BRIEF_NS
-        )
-        kind = ctypes.PYFUNCTYPE if self.brief else ctypes.CFUNCTYPE
-        self.walk = kind(ctypes.c_int32, ctypes.c_void_p)(image.function("rlx_run"))
-        self.call = kind(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)(image.function("rlx_call"))
+        straight = np.isin(self.records[:, 0], (LAUNCH, COPY, END)).all()
+        self.brief = LAYOUT_HOLDS and bool(straight and self.records[:, 5].sum() <= BRIEF_NS)
         self._expected = _expected(artifact.manifest["inputs"])
         self._image, self._threads = image, threads
+        self._have_state()
         self._pool = pool(affinity)
         self._arguments = len(artifact.manifest["inputs"]) + len(artifact.manifest["outputs"])
         self.bases = np.zeros(0, np.int64)
         self.late = np.zeros((0, 3), np.int64)
         renew_in_child(self)
+
+    def _have_state(self) -> None:
+        """A state of its own, and the functions that run on it."""
+        self.state = np.zeros(STATE_WORDS, np.int64)
+        function = self._image.function
+        if self.brief:
+            self.state[MAKE_INTEGER] = address_of("PyLong_FromSsize_t")
+            self.walk = built_in(function("rlx_run_method"), NO_ARGUMENT, self.state, RUN_METHOD)
+            self.call = built_in(function("rlx_call_method"), ONE_ARGUMENT, self.state, CALL_METHOD)
+        else:
+            state, run, call = self.state.ctypes.data, function("rlx_run"), function("rlx_call")
+            self.walk = partial(ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(run), state)
+            self.call = partial(ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.py_object)(call), state)
 
     def renew(self) -> None:
         """Look for workers at the next run; see `rlx.driver.fork`."""
@@ -145,8 +161,7 @@ class BoundProgram:
         """The same steps, to be bound to other memory."""
         twin = copy.copy(self)
         twin.table = self.table.copy()
-        twin.state = np.zeros_like(self.state)
-        twin.state_address = twin.state.ctypes.data
+        twin._have_state()
         renew_in_child(twin)
         return twin
 
@@ -161,7 +176,7 @@ class BoundProgram:
         if not self._started:
             self.start()
         try:
-            if self.walk(self.state_address):
+            if self.walk():
                 self.go_on()
         except BaseException:
             self.abandon()
@@ -175,7 +190,7 @@ class BoundProgram:
 
     def go_on(self) -> None:
         """Finish a run that has come back with MORE."""
-        while self.walk(self.state_address):
+        while self.walk():
             pass
 
     def abandon(self) -> None:
@@ -197,7 +212,7 @@ class BoundProgram:
             while running:
                 record = int(self.state[PC])
                 before = time.perf_counter_ns()
-                running = bool(self.walk(self.state_address))
+                running = bool(self.walk())
                 times.append((self.labels[record], time.perf_counter_ns() - before))
         finally:
             self.state[BUDGET] = SLICE_NS
