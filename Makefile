@@ -13,7 +13,7 @@ TEST_MODELS = $(DEMO_MODELS) basic-pitch==0.4.0 magika==1.0.3 rapidocr-onnxrunti
 VULKAN_PACKAGES = libvulkan1 mesa-vulkan-drivers
 
 # What `make test-isa` runs under each instruction set in turn; the ones that this machine lacks are skipped.
-ISA = avx512 avx512_bf16 avx512_vnni amx_bf16 avx2 portable neon
+ISA = avx512 avx512_bf16 avx512_vnni amx_bf16 amx_int8 avx2 portable neon
 ISA_TESTS = tests/backends/cpu tests/fuzz tests/runtime tests/frontends/test_onnx_native.py tests/frontends/huggingface
 
 # An AArch64 machine to run programs on: an emulator, Python and its libraries, as Debian's packages, and NumPy.

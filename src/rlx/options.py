@@ -25,7 +25,7 @@ Precision = Literal["f32", "bf16", "int8-dynamic"]
 PRECISIONS = ("f32", "bf16", "int8-dynamic")
 Convolution = Literal["direct", "winograd-2x2", "winograd-4x4"]
 CONVOLUTIONS = ("direct", "winograd-2x2", "winograd-4x4")
-TARGETS = ("native", "avx512", "avx512_bf16", "amx_bf16", "avx512_vnni", "avx2", "portable", "neon")
+TARGETS = ("native", "avx512", "avx512_bf16", "amx_bf16", "avx512_vnni", "amx_int8", "avx2", "portable", "neon")
 
 
 class OptionError(RLXError, ValueError):

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 class Target:
     """One instruction set.
 
-    name: of the preset it came from: "avx512", "avx512_bf16", "amx_bf16", "avx512_vnni", "avx2", "portable",
-        "neon".
+    name: of the preset it came from, a key of PRESETS.
     triple, cpu, features: as LLVM spells them; a feature is "+name" or "-name".
     vector_bits: width of the registers that the emitter fills.
     l1d, l2, l3: bytes of cache that one worker can count on; templates choose their blocks by them.
@@ -67,6 +66,7 @@ PRESETS: dict[str, Target] = {
     "avx512_bf16": _avx512("avx512_bf16", "+avx512bf16"),
     "amx_bf16": _avx512("amx_bf16", "+avx512bf16", "+amx-tile", "+amx-bf16"),
     "avx512_vnni": _avx512("avx512_vnni", "+avx512vnni"),
+    "amx_int8": _avx512("amx_int8", "+avx512vnni", "+amx-tile", "+amx-int8"),
     "avx2": Target("avx2", "x86_64-unknown-linux-gnu", "x86-64-v3", _AVX2, 256),
     "portable": Target("portable", "x86_64-unknown-linux-gnu", "x86-64", ("+sse2",), 128, l2=256 << 10),
     "neon": Target("neon", "aarch64-unknown-linux-gnu", "generic", ("+neon",), 128),

@@ -20,10 +20,10 @@ from rlx.codegen.kernel import Memory, Store, TemplateKernel, Var
 from rlx.codegen.llvm.module import emit_kernel, new_module
 from rlx.codegen.llvm.object import assembly, target_machine
 from rlx.codegen.lower.templates import Epilogue, MatmulSpec
-from rlx.codegen.target import PRESETS
-from rlx.ir.dtypes import bf16, f32
+from rlx.codegen.target import PRESETS, Target
+from rlx.ir.dtypes import DType, bf16, f32, i8, i32
 
-AMX = PRESETS["amx_bf16"]
+AMX, AMX_INT8 = PRESETS["amx_bf16"], PRESETS["amx_int8"]
 _SIGNATURES = {
     "ldtilecfg": [ctypes.c_void_p],
     "tilerelease": [],
@@ -31,6 +31,7 @@ _SIGNATURES = {
     "tileloadd64": [ctypes.c_int8, ctypes.c_void_p, ctypes.c_int64],
     "tilestored64": [ctypes.c_int8, ctypes.c_void_p, ctypes.c_int64],
     "tdpbf16ps": [ctypes.c_int8, ctypes.c_int8, ctypes.c_int8],
+    "tdpbssd": [ctypes.c_int8, ctypes.c_int8, ctypes.c_int8],
 }
 
 
@@ -81,18 +82,28 @@ class Registers:
             for pair in range(2):
                 sums += left[:, 2 * k + pair, None] * right[None, k, pair::2]
 
+    def tdpbssd(self, c: int, a: int, b: int) -> None:
+        assert self.rows[c] == self.rows[a]
+        assert self.rows[b] == 16
+        left, right = (self.tiles[t].view(np.int8).astype(np.int32) for t in (a, b))
+        for byte in range(4):
+            self.tiles[c].view(np.int32)[:] += left[:, byte::4] @ right[:, byte::4]
 
-def compiled(kernel: TemplateKernel, registers: Registers, kept: list[object]) -> Callable[..., None]:
-    """The kernel with its tile instructions played by `registers`; the rest is plain AVX-512."""
-    module = new_module(AMX)
-    emit_kernel(module, "kernel", kernel, AMX)
-    text = str(module).replace("+amx-tile,+amx-bf16", "").replace("+avx512bf16,", "")
+
+def compiled(
+    kernel: TemplateKernel, registers: Registers, kept: list[object], target: Target = AMX
+) -> Callable[..., None]:
+    """The kernel with its tile instructions played by `registers`; the rest is AVX-512, and VNNI for integers."""
+    module = new_module(target)
+    emit_kernel(module, "kernel", kernel, target)
+    text = str(module).replace("+amx-tile,+amx-bf16", "").replace("+avx512bf16,", "").replace("+amx-tile,+amx-int8", "")
     for name, types in _SIGNATURES.items():
         text = text.replace(f"@llvm.x86.{name}", f"@played_{name}").replace(f'@"llvm.x86.{name}"', f"@played_{name}")
         played = ctypes.CFUNCTYPE(None, *types)(getattr(registers, name))
         kept.append(played)
         llvm.add_symbol(f"played_{name}", ctypes.cast(played, ctypes.c_void_p).value)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), target_machine(PRESETS["avx512"]))
+    plain = PRESETS["avx512" if target is AMX else "avx512_vnni"]
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), target_machine(plain))
     engine.finalize_object()
     kept.append(engine)
     types = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2
@@ -110,11 +121,12 @@ def compiled(kernel: TemplateKernel, registers: Registers, kept: list[object]) -
     return run
 
 
-def product(m: int, n: int, k: int, row: int) -> tuple[MatmulSpec, Epilogue]:
-    acc, i, j = Var("acc", f32), Var("i"), Var("j")
-    out = Memory("out", f32, (n, 1), writable=True)
-    a, b = Memory("a", bf16, (row, 1)), Memory("b", bf16, (n, 1))
-    spec = MatmulSpec(bf16, bf16, f32, (), (m,), (n,), (k,), a, b, b_constant=True)
+def product(m: int, n: int, k: int, row: int, factors: DType = bf16) -> tuple[MatmulSpec, Epilogue]:
+    sums = f32 if factors is bf16 else i32
+    acc, i, j = Var("acc", sums), Var("i"), Var("j")
+    out = Memory("out", sums, (n, 1), writable=True)
+    a, b = Memory("a", factors, (row, 1)), Memory("b", factors, (n, 1))
+    spec = MatmulSpec(factors, factors, sums, (), (m,), (n,), (k,), a, b, b_constant=True)
     return spec, Epilogue(acc, (i, j), (Store(out, (i, j), acc),), (out,))
 
 
@@ -139,17 +151,42 @@ def test_tiles_of_all_heights_agree_with_float64(m: int, n: int, k: int, row: in
     assert np.all(np.abs(out - exact) <= 2.0**-23 * k * bound)
 
 
-def instructions(m: int, k: int) -> set[str]:
-    spec, epilogue = product(m, 64, k, k)
-    kernels = CpuTemplates(AMX).matmul(spec, epilogue)
+@pytest.mark.skipif(not PRECISION_FLAGS["int8-dynamic"]["avx512_vnni"] <= cpu_flags(), reason="no AVX512-VNNI")
+@pytest.mark.parametrize(
+    ("m", "n", "k", "row"),
+    [(32, 32, 64, 64), (16, 40, 128, 128), (75, 33, 192, 192), (19, 70, 62, 67), (40, 32, 64, 68)],
+)
+def test_tiles_of_8_bit_integers_are_exact(m: int, n: int, k: int, row: int) -> None:
+    rng = np.random.default_rng([m, n, k])
+    spec, epilogue = product(m, n, k, row, i8)
+    kernels = CpuTemplates(AMX_INT8).matmul(spec, epilogue)
+    assert kernels is not None and kernels.pack is not None
+    a, b = (rng.integers(-128, 128, sizes, np.int8) for sizes in ((m, row), (k, n)))
+    a[0], b[:, 0] = -128, -128
+    packed, out = np.full(kernels.packed_nbytes, 0xFB, np.uint8), np.full((m, n), 77, np.int32)
+    kept: list[object] = []
+    registers = Registers()
+    compiled(kernels.pack, registers, kept, AMX_INT8)([b, packed])
+    compiled(kernels.compute, registers, kept, AMX_INT8)([a, packed, out])
+    np.testing.assert_array_equal(out, a[:, :k].astype(np.int32) @ b.astype(np.int32))
+
+
+def instructions(m: int, k: int, factors: DType = bf16, target: Target = AMX) -> set[str]:
+    spec, epilogue = product(m, 64, k, k, factors)
+    kernels = CpuTemplates(target).matmul(spec, epilogue)
     assert kernels is not None
-    module = new_module(AMX)
-    emit_kernel(module, "product", kernels.compute, AMX)
-    words = {line.split()[0] for line in assembly(module, AMX).splitlines() if line.strip()}
-    return words & {"ldtilecfg", "tilerelease", "tileloadd", "tdpbf16ps", "tilestored", "vdpbf16ps"}
+    module = new_module(target)
+    emit_kernel(module, "product", kernels.compute, target)
+    words = {line.split()[0] for line in assembly(module, target).splitlines() if line.strip()}
+    tiles = {"ldtilecfg", "tilerelease", "tileloadd", "tdpbf16ps", "tdpbssd", "tilestored"}
+    return words & {*tiles, "vdpbf16ps", "vpdpbusd"}
 
 
 def test_products_of_few_rows_or_odd_depth_stay_in_lanes() -> None:
     assert instructions(48, 64) == {"ldtilecfg", "tilerelease", "tileloadd", "tdpbf16ps", "tilestored"}
     assert instructions(8, 64) == {"vdpbf16ps"}
     assert instructions(48, 66) == {"vdpbf16ps"}
+    eights = {"factors": i8, "target": AMX_INT8}
+    assert instructions(48, 128, **eights) == {"ldtilecfg", "tilerelease", "tileloadd", "tdpbssd", "tilestored"}
+    assert instructions(8, 128, **eights) == {"vpdpbusd"}
+    assert instructions(48, 68, **eights) == {"vpdpbusd"}

@@ -132,10 +132,28 @@ def test_the_policy_is_part_of_the_cache_key_and_of_the_artefact() -> None:
     assert Options().precision == "f32"
 
 
-@pytest.mark.skipif(not HAS_PAIRS, reason="this processor has no AVX512-BF16")
-def test_native_means_the_instruction_for_pairs_only_under_the_policy() -> None:
-    assert resolve_target("native", "bf16") == "avx512_bf16"
-    assert resolve_target("native") == "avx512"
+@pytest.mark.parametrize(
+    ("precision", "lanes", "tiles"), [("bf16", "avx512_bf16", "amx_bf16"), ("int8-dynamic", "avx512_vnni", "amx_int8")]
+)
+def test_native_means_the_fastest_instruction_for_a_policy_and_only_under_it(
+    precision: str, lanes: str, tiles: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = PRECISION_FLAGS[precision]
+
+    def machine(target: str, granted: bool = True) -> None:
+        def request() -> None:
+            if not granted:
+                raise OptionError("refused")
+
+        monkeypatch.setattr("rlx.backends.cpu.host.cpu_flags", lambda: every[target])
+        monkeypatch.setattr("rlx.backends.cpu.host.request_tiles", request)
+
+    machine(lanes)
+    assert (resolve_target("native", precision), resolve_target("native")) == (lanes, "avx512")
+    machine(tiles)
+    assert (resolve_target("native", precision), resolve_target("native")) == (tiles, "avx512")
+    machine(tiles, granted=False)
+    assert resolve_target("native", precision) == lanes
 
 
 def test_a_target_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

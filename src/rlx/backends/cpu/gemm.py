@@ -140,8 +140,8 @@ class ProductKernel:
         near = self._near
 
         def call(height: int) -> None:
-            if self.in_matrix_registers:
-                function = matrix_tile(e, MatrixTile(height, self.a.row), most)
+            if self.in_matrix_registers and self.factors is not None:
+                function = matrix_tile(e, MatrixTile(height, self.a.row, self.factors), most)
                 e.builder.call(function, [start, b, I64(self.depth), sums])
                 return
             row = self.a.row if height > 1 else 0

@@ -1,14 +1,17 @@
-"""The tile of bf16 products on AMX: matrix registers of 16 rows of 64 bytes, two by two, instead of lanes.
+"""The tile of products on AMX: matrix registers of 16 rows of 64 bytes, two by two, instead of lanes.
 
 A tile of up to 32 rows by 32 columns keeps its sums in four registers while the loop over k loads two registers of a
-(16 rows of 32 neighbours along k) and two of b (16 words of k, 16 columns each). Operands lie as they do for pairs in
-lanes (see `gemm_tile`), so that packed weights are the same; k is a multiple of 32, so that no register is partly used.
+(16 rows of 16 words along k) and two of b (16 words of k, 16 columns each). A word is a pair of bf16, summed in f32, or
+four 8-bit integers, summed in 32 bits. Operands lie as they do for such words in lanes (see `gemm_tile`), so that
+packed weights are the same; both factors are signed here, and the row before b's fours is passed over. k is a multiple
+of 16 words, so that no register is partly used.
 
 State. A kernel configures the registers when it begins and releases them when it ends; a tile of fewer rows configures
 them for itself and restores. The process asks the system for the registers once, before it runs such code
 (`rlx.backends.cpu.host.request_tiles`).
 
-Order of sums: k ascending, a pair a step, in f32; denormals are zeros, as the instruction has it.
+Order of sums: k ascending, a pair of bf16 a step, in f32; denormals are zeros, as the instruction has it. Sums of
+integers are exact.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from rlx.backends.cpu.gemm_pack import head
 from rlx.backends.cpu.gemm_plan import Tile
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I8, I64, PTR, VOID
 from rlx.codegen.llvm.values import ValueEmitter, function_attributes
 from rlx.codegen.target import Target
+from rlx.ir.dtypes import DType, bf16, i8
 
 #: Rows of a register, and bytes of each row.
 ROWS, ROW_BYTES = 16, 64
@@ -31,11 +36,13 @@ STEP = 16
 COLUMNS = 32
 #: The registers: sums by rows, a by rows, b by columns.
 _SUMS, _A, _B = ((0, 1), (2, 3)), (4, 5), (6, 7)
+#: What adds the products of two registers to a third, by what their words hold.
+_MULTIPLY = {bf16: "llvm.x86.tdpbf16ps", i8: "llvm.x86.tdpbssd"}
 
 
 def suits(target: Target, rows: int, words: int) -> bool:
-    """Whether products of bf16 with this many rows and words of k go through matrix registers."""
-    return target.has("amx-bf16") and rows >= ROWS and words % STEP == 0
+    """Whether products of words, with this many rows and words of k, go through matrix registers."""
+    return target.has("amx-tile") and rows >= ROWS and words % STEP == 0
 
 
 def tile(rows: int) -> Tile:
@@ -45,24 +52,20 @@ def tile(rows: int) -> Tile:
 
 @dataclass(frozen=True)
 class MatrixTile:
-    """One tile function: rows up to 32; a_row: words from row to row of a."""
+    """One tile function: rows up to 32; a_row: words from row to row of a; factors: what a word holds."""
 
     rows: int
     a_row: int
+    factors: DType
 
     @property
     def name(self) -> str:
-        return f"matrix_tile_{self.rows}_{self.a_row}"
-
-    @property
-    def heights(self) -> list[int]:
-        """Rows of each of the one or two rows of registers."""
-        return [min(self.rows, ROWS), *([self.rows - ROWS] if self.rows > ROWS else [])]
+        return f"matrix_tile_{self.factors.name}_{self.rows}_{self.a_row}"
 
 
 def configure(e: ValueEmitter, rows: int) -> None:
     """Configure the registers for tiles of `rows` rows."""
-    e.void_call("llvm.x86.ldtilecfg", [_configuration(e.module, MatrixTile(rows, 0).heights)])
+    e.void_call("llvm.x86.ldtilecfg", [_configuration(e.module, _heights(rows))])
 
 
 def release(e: ValueEmitter) -> None:
@@ -71,7 +74,7 @@ def release(e: ValueEmitter) -> None:
 
 
 def matrix_tile(e: FunctionEmitter, code: MatrixTile, configured: int) -> ir.Function:
-    """The module's function `void tile(ptr a, ptr b, i64 words, ptr c)`, emitted on first use.
+    """The module's function `void tile(ptr a, ptr b, i64 words, ptr c)`, words > 0, emitted on first use.
 
     c receives rows x 32 sums without gaps. configured: rows for which the registers are, before and after.
     """
@@ -94,7 +97,8 @@ def matrix_tile(e: FunctionEmitter, code: MatrixTile, configured: int) -> ir.Fun
 def _emit(function: ir.Function, values: ValueEmitter, code: MatrixTile) -> None:
     b = values.builder
     a, panel, words, c = function.args
-    heights = code.heights
+    panel = b.gep(panel, [I64(4 * COLUMNS * head(32 // code.factors.bits))], source_etype=I8)
+    heights = _heights(code.rows)
     sums = [register for _, pair in zip(heights, _SUMS, strict=False) for register in pair]
     for register in sums:
         values.void_call("llvm.x86.tilezero", [I8(register)])
@@ -112,7 +116,7 @@ def _emit(function: ir.Function, values: ValueEmitter, code: MatrixTile) -> None
         place = b.gep(a_at, [I64(4 * code.a_row * ROWS * i)], source_etype=I8)
         values.void_call("llvm.x86.tileloadd64", [I8(register), place, I64(4 * code.a_row)])
         for j in range(len(_B)):
-            values.void_call("llvm.x86.tdpbf16ps", [I8(_SUMS[i][j]), I8(register), I8(_B[j])])
+            values.void_call(_MULTIPLY[code.factors], [I8(_SUMS[i][j]), I8(register), I8(_B[j])])
     following = b.add(word, I64(STEP))
     word.add_incoming(following, body)
     b.cbranch(b.icmp_signed("<", following, words), body, done)
@@ -121,6 +125,11 @@ def _emit(function: ir.Function, values: ValueEmitter, code: MatrixTile) -> None
         for j in range(len(_B)):
             place = b.gep(c, [I64(4 * COLUMNS * ROWS * i + ROW_BYTES * j)], source_etype=I8)
             values.void_call("llvm.x86.tilestored64", [I8(_SUMS[i][j]), place, I64(4 * COLUMNS)])
+
+
+def _heights(rows: int) -> list[int]:
+    """Rows of each of the one or two rows of registers that make a tile of `rows` rows."""
+    return [min(rows, ROWS), *([rows - ROWS] if rows > ROWS else [])]
 
 
 def _configuration(module: ir.Module, heights: list[int]) -> ir.Value:

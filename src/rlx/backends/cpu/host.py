@@ -21,12 +21,12 @@ _AVX2 = frozenset("avx2 fma f16c bmi1 bmi2 movbe abm popcnt".split())
 _AVX512 = _AVX2 | frozenset("avx512f avx512bw avx512dq avx512vl avx512cd".split())
 #: Flags of /proc/cpuinfo that each x86-64 instruction set needs; the widest first.
 REQUIRED_FLAGS: dict[str, frozenset[str]] = {"avx512": _AVX512, "avx2": _AVX2, "portable": frozenset()}
-_PAIRS = _AVX512 | {"avx512_bf16"}
-#: Instruction sets that have what one precision policy is for, and what they need. Under the policy "native" means the
-#: first that the machine has; AMX, which asks the system for its registers, must be named.
+_PAIRS, _FOURS = _AVX512 | {"avx512_bf16"}, _AVX512 | {"avx512_vnni"}
+#: Instruction sets that have what one precision policy is for, and what they need; the fastest first. Under the policy
+#: "native" means the first that runs here.
 PRECISION_FLAGS: dict[str, dict[str, frozenset[str]]] = {
-    "bf16": {"avx512_bf16": _PAIRS, "amx_bf16": _PAIRS | {"amx_tile", "amx_bf16"}},
-    "int8-dynamic": {"avx512_vnni": _AVX512 | {"avx512_vnni"}},
+    "bf16": {"amx_bf16": _PAIRS | {"amx_tile", "amx_bf16"}, "avx512_bf16": _PAIRS},
+    "int8-dynamic": {"amx_int8": _FOURS | {"amx_tile", "amx_int8"}, "avx512_vnni": _FOURS},
 }
 #: Linux on x86-64: the system call arch_prctl, its request for a state component, and the component of tile data.
 _ARCH_PRCTL, _REQUEST_COMPONENT, _TILE_DATA = 158, 0x1023, 18
@@ -95,7 +95,7 @@ def resolve_target(name: str, precision: str = "f32") -> str:
     refined = {t: needs for kinds in PRECISION_FLAGS.values() for t, needs in kinds.items()}
     if name == "native":
         suited = PRECISION_FLAGS.get(precision, {})
-        return next((target for target, needs in suited.items() if needs <= cpu_flags()), have[0])
+        return next((target for target, needs in suited.items() if needs <= cpu_flags() and _granted(needs)), have[0])
     if name in have or (name in refined and refined[name] <= cpu_flags()):
         return name
     missing = sorted({**refined, **REQUIRED_FLAGS}.get(name, frozenset()) - cpu_flags())
@@ -129,6 +129,17 @@ def check_processors(numbers: Iterable[int]) -> None:
         )
 
 
+def _granted(needs: frozenset[str]) -> bool:
+    """Whether the system gives this process the registers that these flags' instructions work on."""
+    if "amx_tile" not in needs:
+        return True
+    try:
+        request_tiles()
+    except OptionError:
+        return False
+    return True
+
+
 def request_tiles() -> None:
     """Ask the system for AMX's matrix registers, for every thread of this process. Raises OptionError if it refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -136,5 +147,5 @@ def request_tiles() -> None:
         raise OptionError(
             "the system refuses this process AMX's matrix registers",
             where=os.strerror(ctypes.get_errno()),
-            hint='compile for target="avx512_bf16"',
+            hint='compile for target="avx512_bf16" or "avx512_vnni"',
         )
