@@ -119,6 +119,19 @@ def test_a_broadcast_operand_reaches_a_template_with_stride_zero() -> None:
     check(graph, program, random(2, 4, 3, 8), random(2, 2, 5, 8), tolerance=1e-5)
 
 
+def test_a_product_of_copied_operands_is_read_where_it_was_written() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType((6, 33), f32))
+    twice = b.emit("broadcast_in_dim", x, shape=(2, 6, 33), broadcast_dims=(1, 2))
+    crooked = b.emit("reshape", twice, shape=(11, 36))  # no strides reach its elements
+    y = b.emit("dot_general", crooked, crooked, lhs_contract=(1,), rhs_contract=(1,))
+    graph = b.build([b.emit("reduce_max", y, dimensions=(0,))])
+    program, templates = lowered(graph)
+    check(graph, program, random(6, 33))
+    assert templates.matmuls
+    assert labels(program.steps)[0] == "copy"
+
+
 def test_operands_of_a_concatenation_are_computed_in_their_places() -> None:
     b = GraphBuilder()
     x, y = b.input("x", TensorType((1, 4, 6), f32)), b.input("y", TensorType((1, 3, 6), f32))

@@ -209,7 +209,7 @@ def _by_template(scope: Scope, group: Group, product: Contraction, output: Value
     """Emit the template's kernels; False where there are none to be had."""
     found = fit_product(scope, group, view)
     if found.a is None or found.b is None:
-        return _with_copies(scope, group, product, found.a is None, found.b is None)
+        return _with_copies(scope, group, product, output, view, found.a is None, found.b is None)
     spec = found.spec(scope, product)
     kernels = scope.program.templates.matmul(spec, found.epilogue)
     if kernels is None:
@@ -218,13 +218,14 @@ def _by_template(scope: Scope, group: Group, product: Contraction, output: Value
     return True
 
 
-def _with_copies(scope: Scope, group: Group, product: Contraction, copy_x: bool, copy_y: bool) -> bool:
+def _with_copies(
+    scope: Scope, group: Group, product: Contraction, output: Value, view: View, copy_x: bool, copy_y: bool
+) -> bool:
     """Make dense copies of operands whose views stay crooked, and try again."""
     for value, wanted in ((product.x, copy_x), (product.y, copy_y)):
         if wanted:
             scope.views[value] = in_memory(scope, value)
-    (output,) = group.outputs
-    return _by_template(scope, group, product, output, scope.allocate(output))
+    return _by_template(scope, group, product, output, view)
 
 
 def _operand(scope: Scope, product: Contraction, side: str, sizes: _Extents, extents: _Extents) -> _Side:
