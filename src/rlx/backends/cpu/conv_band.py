@@ -21,8 +21,9 @@ from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64, constant, register_type, vector
 from rlx.ir.dtypes import DType
 
-#: Sets of the first-level cache, and pixels' lines that one set should hold at most.
-_SETS, _MOST_LINES = 64, 5
+#: Sets of the first-level cache, and pixels' lines that one set should hold at most: where distances may be chosen,
+#: and where the other choice is a copy.
+_SETS, _MOST_LINES, _MOST_IN_PLACE = 64, 5, 7
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Plane:
     def is_inside(self) -> bool:
         """Whether no kernel position falls outside the image."""
         return all(self.low[a] <= 0 and self.reach(a, self.out[a]) - self.low[a] <= self.size[a] for a in range(2))
+
+    @property
+    def stays_in_cache(self) -> bool:
+        """Whether a tile's pixels, read where they lie, stay in the first-level cache from word to word."""
+        return spreads(self.strides[2] * self.steps[1], self.dtype, _MOST_IN_PLACE)
 
     @property
     def holds_words(self) -> bool:
@@ -271,10 +277,10 @@ class BandCopied:
             copy(I64(whole), e.mask_for(I64(count - whole), lanes))
 
 
-def spreads(distance: int, dtype: DType) -> bool:
+def spreads(distance: int, dtype: DType, most: int = _MOST_LINES) -> bool:
     """Whether neighbouring pixels' lines, `distance` elements apart, fall into many sets of the first-level cache."""
     lines = [i * distance * dtype.itemsize // 64 % _SETS for i in range(14)]
-    return max(lines.count(line) for line in set(lines)) <= _MOST_LINES or distance * dtype.itemsize < 64
+    return max(lines.count(line) for line in set(lines)) <= most or distance * dtype.itemsize < 64
 
 
 def _walk(plane: Plane, row: int, pixel: int) -> tuple[tuple[int, int], ...]:

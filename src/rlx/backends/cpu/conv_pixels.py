@@ -21,7 +21,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from rlx.backends.cpu.conv_band import Band, BandCopied, BandInPlace, Plane, spreads
+from rlx.backends.cpu.conv_band import Band, BandCopied, BandInPlace, Plane
 from rlx.backends.cpu.conv_epilogue import PixelBlock, PixelWriter
 from rlx.backends.cpu.conv_tile import LINE, PixelTile, pixel_tile_function
 from rlx.backends.cpu.gemm_pack import pack_panel, pack_words
@@ -295,7 +295,7 @@ def pixel_kernel(target: Target, spec: ConvSpec, epilogue: Epilogue, plan: Pixel
     plane = plane_of(spec, channels_together(target, spec))
     if plan is None:
         plan = plan_tile(target, spec, plane, choose_tile(target, spec, plane))
-    in_place = plane.is_inside and plane.holds_words and spreads(plane.strides[2] * plane.steps[1], plane.dtype)
+    in_place = plane.is_inside and plane.holds_words and plane.stays_in_cache
     lanes = target.lanes(plane.dtype.bits)
     found: Band = BandInPlace(plane) if in_place else BandCopied(plane, plan.band, lanes)
     return PixelKernel(target, spec, epilogue, plane, plan, found)
