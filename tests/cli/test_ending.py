@@ -84,7 +84,7 @@ def test_ctrl_c_ends_with_130(rlx, affine, monkeypatch):
 INTERRUPTIBLE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from rlx.cli.app import main
+from rlx.cli.entry import main
 """
 
 
@@ -107,3 +107,28 @@ def test_a_real_sigint_while_measuring_ends_the_process_with_130(affine, tmp_pat
     assert out == ""
     assert "Traceback" not in err
     assert not [p for p in (tmp_path / "cache").glob("*") if p.name.startswith(".writing")]
+
+
+#: Ctrl-C comes while the commands are being imported.
+INTERRUPTED_IMPORT = """
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rlx.cli.plan":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_ctrl_c_before_the_commands_are_imported_ends_with_130_too():
+    script = INTERRUPTIBLE + INTERRUPTED_IMPORT + "main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_python_m_rlx_is_rlx():
+    done = subprocess.run(
+        [sys.executable, "-m", "rlx", "nonsense"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "rlx --help lists the commands" in done.stderr

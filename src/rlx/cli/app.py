@@ -1,4 +1,4 @@
-"""The entry point `rlx`: which commands there are, and how every one of them ends.
+"""The application `rlx`: which commands there are, and how every one of them ends.
 
 An error that RLX raises on purpose is printed without a traceback, and the exit code says what kind it was (see
 `rlx.cli.exit_codes`); any other exception is a defect of RLX and keeps its traceback. Ctrl-C ends with 130.
@@ -6,7 +6,6 @@ An error that RLX raises on purpose is printed without a traceback, and the exit
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -64,8 +63,3 @@ def invoke(arguments: Sequence[str]) -> int:
     if code == ExitCode.INTERRUPTED:
         print_note("interrupted")
     return code or ExitCode.OK
-
-
-def main() -> None:
-    """The console script."""
-    raise SystemExit(invoke(sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from rlx.cli import entry
 from rlx.errors import (
     DeviceNameError,
     DeviceNotFound,
@@ -28,7 +29,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     NO_DEVICE = 3
     NOT_INSTALLED = 4
-    INTERRUPTED = 130
+    INTERRUPTED = entry.INTERRUPTED
 
 
 def exit_code_of(error: RLXError) -> ExitCode:
