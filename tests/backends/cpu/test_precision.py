@@ -133,27 +133,26 @@ def test_the_policy_is_part_of_the_cache_key_and_of_the_artefact() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "lanes", "tiles"), [("bf16", "avx512_bf16", "amx_bf16"), ("int8-dynamic", "avx512_vnni", "amx_int8")]
+    ("have", "granted", "means"),
+    [("avx512_bf16", True, "avx512_bf16"), ("amx_bf16", True, "amx_bf16"), ("amx_bf16", False, "avx512_bf16")],
 )
-def test_native_means_the_fastest_instruction_for_a_policy_and_only_under_it(
-    precision: str, lanes: str, tiles: str, monkeypatch: pytest.MonkeyPatch
+def test_native_means_the_fastest_instruction_for_bf16_and_only_under_the_policy(
+    have: str, granted: bool, means: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every = PRECISION_FLAGS[precision]
+    def request() -> None:
+        if not granted:
+            raise OptionError("refused")
 
-    def machine(target: str, granted: bool = True) -> None:
-        def request() -> None:
-            if not granted:
-                raise OptionError("refused")
+    monkeypatch.setattr("rlx.backends.cpu.host.cpu_flags", lambda: PRECISION_FLAGS["bf16"][have])
+    monkeypatch.setattr("rlx.backends.cpu.host.request_tiles", request)
+    assert resolve_target("native", "bf16") == means
+    assert resolve_target("native") == "avx512"
 
-        monkeypatch.setattr("rlx.backends.cpu.host.cpu_flags", lambda: every[target])
-        monkeypatch.setattr("rlx.backends.cpu.host.request_tiles", request)
 
-    machine(lanes)
-    assert (resolve_target("native", precision), resolve_target("native")) == (lanes, "avx512")
-    machine(tiles)
-    assert (resolve_target("native", precision), resolve_target("native")) == (tiles, "avx512")
-    machine(tiles, granted=False)
-    assert resolve_target("native", precision) == lanes
+def test_native_means_lanes_in_8_bits_even_where_there_are_matrix_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlx.backends.cpu.host.cpu_flags", lambda: PRECISION_FLAGS["int8-dynamic"]["amx_int8"])
+    assert resolve_target("native", "int8-dynamic") == "avx512_vnni"
+    assert resolve_target("amx_int8", "int8-dynamic") == "amx_int8"
 
 
 def test_a_target_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

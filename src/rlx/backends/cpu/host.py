@@ -22,11 +22,11 @@ _AVX512 = _AVX2 | frozenset("avx512f avx512bw avx512dq avx512vl avx512cd".split(
 #: Flags of /proc/cpuinfo that each x86-64 instruction set needs; the widest first.
 REQUIRED_FLAGS: dict[str, frozenset[str]] = {"avx512": _AVX512, "avx2": _AVX2, "portable": frozenset()}
 _PAIRS, _FOURS = _AVX512 | {"avx512_bf16"}, _AVX512 | {"avx512_vnni"}
-#: Instruction sets that have what one precision policy is for, and what they need; the fastest first. Under the policy
-#: "native" means the first that runs here.
+#: Instruction sets that have what one precision policy is for, and what they need. Under the policy "native" means the
+#: first that runs here.
 PRECISION_FLAGS: dict[str, dict[str, frozenset[str]]] = {
     "bf16": {"amx_bf16": _PAIRS | {"amx_tile", "amx_bf16"}, "avx512_bf16": _PAIRS},
-    "int8-dynamic": {"amx_int8": _FOURS | {"amx_tile", "amx_int8"}, "avx512_vnni": _FOURS},
+    "int8-dynamic": {"avx512_vnni": _FOURS, "amx_int8": _FOURS | {"amx_tile", "amx_int8"}},
 }
 #: Linux on x86-64: the system call arch_prctl, its request for a state component, and the component of tile data.
 _ARCH_PRCTL, _REQUEST_COMPONENT, _TILE_DATA = 158, 0x1023, 18
