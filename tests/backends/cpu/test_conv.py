@@ -138,6 +138,13 @@ LAST = [
     Case(2, 5, 9, (40,), (5,), padding=((2, 2),)),
     Case(1, 129, 130, (9,), (3,), strides=(2,), padding=((1, 1),)),
     Case(1, 4, 3, (6, 7), (3, 3), padding=((9, 0), (0, 9))),
+    Case(2, 16, 40, (14, 14), (3, 3), padding=SAME),
+    Case(1, 24, 33, (9, 40), (3, 3), strides=(2, 2), padding=SAME),
+    Case(1, 16, 20, (8, 30), (3, 3), rhs=(2, 7), padding=((2, 2), (7, 7))),
+    Case(1, 17, 24, (6, 7), (3, 3), padding=((9, 0), (0, 9))),
+    Case(1, 16, 9, (9, 8), (3, 2), padding=((-1, 3), (2, -2))),
+    Case(2, 19, 20, (21,), (5,), padding=((3, 1),)),
+    Case(1, 512, 20, (7, 9), (3, 3), padding=SAME),
     Case(1, 9, 17, (9, 20), (3, 3), padding=SAME, dtype=dtypes.f64, acc=dtypes.f64),
     Case(1, 9, 17, (9, 20), (3, 3), padding=SAME, dtype=dtypes.f16),
 ]

@@ -68,6 +68,10 @@ class Plane:
         """Words of one run."""
         return -(-self.run // self.together)
 
+    def word_steps(self, row: int, pixel: int) -> tuple[int, int]:
+        """Words from kernel position to kernel position, where rows and pixels lie so many elements apart."""
+        return self.dilation[0] * (row // self.together), self.dilation[1] * (pixel // self.together)
+
     def reach(self, axis: int, out: int) -> int:
         """Input positions that `out` output positions span."""
         return (out - 1) * self.steps[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1
@@ -90,14 +94,17 @@ class Plane:
 
 
 class Band(Protocol):
-    """row, pixel: words between the inputs of neighbouring output rows and pixels. walk: see PixelTile."""
+    """row, pixel: words between the inputs of neighbouring output rows and pixels.
+
+    steps: words from kernel position to kernel position, down and along.
+    """
 
     @property
     def row(self) -> int: ...
     @property
     def pixel(self) -> int: ...
     @property
-    def walk(self) -> tuple[tuple[int, int], ...]: ...
+    def steps(self) -> tuple[int, int]: ...
     @property
     def scratch_bytes(self) -> int: ...
 
@@ -124,8 +131,8 @@ class BandInPlace:
         return self.plane.strides[2] * self.plane.steps[1] // self.plane.together
 
     @property
-    def walk(self) -> tuple[tuple[int, int], ...]:
-        return _walk(self.plane, self.plane.strides[1], self.plane.strides[2])
+    def steps(self) -> tuple[int, int]:
+        return self.plane.word_steps(self.plane.strides[1], self.plane.strides[2])
 
     def begin(self, e: FunctionEmitter, scratch: ir.Value, image: ir.Value, row: ir.Value, fresh: ir.Value) -> ir.Value:
         n, y, x, _ = self.plane.strides
@@ -173,8 +180,8 @@ class BandCopied:
         return self._distance * self.plane.steps[1] // self.plane.together
 
     @property
-    def walk(self) -> tuple[tuple[int, int], ...]:
-        return _walk(self.plane, self._pitch, self._distance)
+    def steps(self) -> tuple[int, int]:
+        return self.plane.word_steps(self._pitch, self._distance)
 
     @property
     def scratch_bytes(self) -> int:
@@ -283,13 +290,13 @@ def spreads(distance: int, dtype: DType, most: int = _MOST_LINES) -> bool:
     return max(lines.count(line) for line in set(lines)) <= most or distance * dtype.itemsize < 64
 
 
-def _walk(plane: Plane, row: int, pixel: int) -> tuple[tuple[int, int], ...]:
-    """The loops over runs and words, from elements from row to row and from pixel to pixel; neighbours that
-    one step describes are one loop.
+def walk(plane: Plane, steps: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """(count, step) of the loops over runs and words, outermost first; neighbours that one step describes are one loop.
+
+    steps: words from kernel position to kernel position.
     """
-    row, pixel = row // plane.together, pixel // plane.together
     channel = (plane.words, 1)
-    loops = [(plane.taps[0], plane.dilation[0] * row), (plane.taps[1], plane.dilation[1] * pixel), channel]
+    loops = [(plane.taps[0], steps[0]), (plane.taps[1], steps[1]), channel]
     merged: list[tuple[int, int]] = []
     for count, step in loops:
         if count == 1 and (count, step) != channel:

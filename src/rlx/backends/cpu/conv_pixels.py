@@ -21,7 +21,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from rlx.backends.cpu.conv_band import Band, BandCopied, BandInPlace, Plane
+from rlx.backends.cpu.conv_band import Band, BandCopied, BandInPlace, Plane, walk
+from rlx.backends.cpu.conv_edges import Span, fewest_words, leaves_out_padding, runs, spans
 from rlx.backends.cpu.conv_epilogue import PixelBlock, PixelWriter
 from rlx.backends.cpu.conv_tile import LINE, PixelTile, pixel_tile_function
 from rlx.backends.cpu.gemm_pack import pack_panel, pack_words
@@ -235,27 +236,28 @@ class PixelKernel(PanelConvolution):
                 offset = e.integer_mul(panel, I64(self.depth * self.width))
                 weights = e.element_pointer(e.args[packed], self.dtype, offset)
                 feature = e.integer_mul(panel, I64(self.width))
-                for y, x, rows, columns in self._rectangles(e, count):
+                for y, x, down, along in self._rectangles(e, first, count):
                     pixel = e.integer_add(e.integer_mul(e.integer_add(first, y), I64(self.plane.out[1])), x)
-                    sums = PixelBlock(image, pixel, I64(rows * columns), feature)
+                    sums = PixelBlock(image, pixel, I64(down.size * along.size), feature)
                     writer.prefetch(e, sums)
-                    self._rectangle(e, at, weights, y, x, rows, columns)
+                    self._rectangle(e, at, weights, y, x, down, along)
                     writer.write(e, sums, e.scratch)
 
-    def _rectangles(self, e: FunctionEmitter, count: ir.Value) -> Iterator[tuple[ir.Value, ir.Value, int, int]]:
-        """Emits the loops over a band's rectangles: (y, x, rows, columns) of each kind, inside its loop."""
-        plan, width = self.plan, self.plane.out[1]
-        whole = e.builder.sub(count, e.builder.urem(count, I64(plan.rows))) if plan.rows > 1 else count
-        across = width // plan.columns * plan.columns
-        with e.loop(I64(0), whole, plan.rows) as y:
-            with e.loop(I64(0), I64(across), plan.columns) as x:
-                yield y, x, plan.rows, plan.columns
-            if across < width:
-                yield y, I64(across), plan.rows, width - across
-        rest = self.plane.out[0] % plan.rows
-        if rest:  # columns are whole then: only tiles as wide as the plane have several rows
-            with e.builder.if_then(e.builder.icmp_signed("<", whole, count)):
-                yield whole, I64(0), rest, plan.columns
+    def _rectangles(
+        self, e: FunctionEmitter, first: ir.Value, count: ir.Value
+    ) -> Iterator[tuple[ir.Value, ir.Value, Span, Span]]:
+        """Emits the loops over the rectangles in `count` rows from `first` on: (y, x, rows, columns) inside each loop.
+
+        y counts from `first`.
+        """
+        b = e.builder
+        for down in spans(self.plane, 0, self.plan.rows):
+            start = e.intrinsic("smax", b.sub(I64(down.start), first), I64(0))
+            stop = e.intrinsic("smin", b.sub(I64(down.stop), first), count)
+            with e.loop(start, stop, down.size) as y:
+                for along in spans(self.plane, 1, self.plan.columns):
+                    with e.loop(I64(along.start), I64(along.stop), along.size) as x:
+                        yield y, x, down, along
 
     def _rectangle(
         self,
@@ -264,26 +266,32 @@ class PixelKernel(PanelConvolution):
         weights: ir.Value,
         y: ir.Value,
         x: ir.Value,
-        rows: int,
-        columns: int,
+        down: Span,
+        along: Span,
     ) -> None:
         offset = e.integer_add(e.integer_mul(y, I64(self.band.row)), e.integer_mul(x, I64(self.band.pixel)))
         begin = e.element_pointer(at, self.dtype, offset)
-        row = self.band.row if rows > 1 else 0
-        column = self.band.pixel if columns > 1 else 0
-        ahead = self.packed_bytes > self.target.l2 // 2
-        plane = self.plane
-        factors = plane.dtype if plane.together > 1 else None
-        half = plane.joins_pixels and plane.run % plane.together > 0
-        vectors, walk = self.plan.vectors, self.band.walk
-        tile = PixelTile(self.dtype, rows, row, columns, column, vectors, walk, ahead, factors, half)
-        later = self._later(e, weights, y, x) if ahead else weights
+        plane, steps = self.plane, self.band.steps
+        tile = PixelTile(
+            self.dtype,
+            down.size,
+            self.band.row if down.size > 1 else 0,
+            along.size,
+            self.band.pixel if along.size > 1 else 0,
+            self.plan.vectors,
+            walk(plane, steps),
+            ahead=self.packed_bytes > self.target.l2 // 2,
+            factors=plane.dtype if plane.together > 1 else None,
+            half=plane.joins_pixels and plane.run % plane.together > 0,
+            runs=runs(plane, steps, down, along),
+        )
+        later = self._later(e, weights, y, x) if tile.ahead else weights
         e.builder.call(pixel_tile_function(e.module, self.target, tile), [begin, weights, e.scratch, later])
 
     def _later(self, e: FunctionEmitter, weights: ir.Value, y: ir.Value, x: ir.Value) -> ir.Value:
         """The part of the next panel that the tile at (y, x) asks for: the panel's first tiles share it out."""
         b, plan, size = e.builder, self.plan, self.dtype.itemsize
-        panel, part = self.depth * self.width, self.depth * LINE // size
+        panel, part = self.depth * self.width, fewest_words(self.plane, plan.rows, plan.columns) * LINE // size
         before = e.integer_add(e.integer_mul(y, I64(self.plane.out[1])), x)
         number = b.udiv(before, I64(plan.rows * plan.columns))
         number = e.intrinsic("umin", number, I64(max(panel // part - 1, 0)))
@@ -295,7 +303,7 @@ def pixel_kernel(target: Target, spec: ConvSpec, epilogue: Epilogue, plan: Pixel
     plane = plane_of(spec, channels_together(target, spec))
     if plan is None:
         plan = plan_tile(target, spec, plane, choose_tile(target, spec, plane))
-    in_place = plane.is_inside and plane.holds_words and plane.stays_in_cache
+    in_place = (plane.is_inside or leaves_out_padding(plane)) and plane.holds_words and plane.stays_in_cache
     lanes = target.lanes(plane.dtype.bits)
     found: Band = BandInPlace(plane) if in_place else BandCopied(plane, plan.band, lanes)
     return PixelKernel(target, spec, epilogue, plane, plan, found)

@@ -7,7 +7,8 @@ moving pointers, whatever the strides and the dilation. Where the next tile's in
 kernels of one position, each step asks for a part of it.
 
 Order of sums: kernel positions in row-major order, channels ascending within each; one fused (on targets without the
-instruction: separate) multiply and add a step. It depends on nothing else.
+instruction: separate) multiply and add a step. It depends on nothing else. Pixels that do not see the image at a kernel
+position may leave it out (conv_edges): what is left out are products with zeros.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
+from rlx.backends.cpu.conv_edges import Run
 from rlx.backends.cpu.gemm_tile import multiply_add
 from rlx.codegen.llvm.types import I8, I16, I32, I64, PTR, VOID, constant, register_type
 from rlx.codegen.llvm.values import ValueEmitter, function_attributes
@@ -38,6 +40,7 @@ class PixelTile:
     ahead: the tile asks for weights that are needed later, a cache line a step.
     factors: what words hold pairs of; None where they are elements of `dtype`.
     half: of the last word of the innermost loop only the first half is input.
+    runs: what is walked instead, where some pixels see the image at some kernel positions only.
     """
 
     dtype: DType
@@ -50,6 +53,7 @@ class PixelTile:
     ahead: bool
     factors: DType | None = None
     half: bool = False
+    runs: tuple[Run, ...] | None = None
 
     @property
     def offsets(self) -> list[int]:
@@ -69,7 +73,8 @@ class PixelTile:
         dtypes = f"{self.factors.name}_{self.dtype.name}" if self.factors else self.dtype.name
         return (
             f"pixels_{dtypes}_{self.rows}s{self.row_step}x{self.columns}s{self.column_step}"
-            f"x{self.vectors}_{walk}{'_half' * self.half}{'_ahead' * self.ahead}"
+            f"x{self.vectors}_{walk if self.runs is None else '_'.join(map(str, self.runs))}"
+            f"{'_half' * self.half}{'_ahead' * self.ahead}"
         )
 
 
@@ -130,7 +135,8 @@ class _Emitter:
         x, w, out, later = self.function.args
         sums = [constant(self.sum, 0)] * (len(self.tile.offsets) * self.tile.vectors)
         behind = self._at(x, self.tile.columns * self.tile.column_step)
-        state = self._walk(0, _State(x, w, later, behind, sums))
+        state = _State(x, w, later, behind, sums)
+        state = self._walk(0, state) if self.tile.runs is None else self._each(self.tile.runs, state)
         for i, value in enumerate(state.sums):
             self.builder.store(value, self._at(out, i * self.lanes), align=self.size)
         self.builder.ret_void()
@@ -146,16 +152,29 @@ class _Emitter:
 
             after = self._loop(count, state, turn)
         else:
-            whole = count - self.tile.half
-            unroll = max(1, min(whole, -(-_TURN // len(state.sums))))
-
-            def turn(inside: _State) -> _State:
-                return self._steps(inside, unroll, step)
-
-            after = self._steps(self._loop(whole // unroll, state, turn), whole % unroll, step)
+            after = self._words(state, count - self.tile.half, step, range(len(self.tile.offsets)))
             if self.tile.half:
-                after = self._steps(after, 1, step, half=True)
+                after = self._steps(after, 1, step, range(len(self.tile.offsets)), half=True)
         return replace(after, x=state.x)
+
+    def _each(self, runs: Sequence[Run], state: _State) -> _State:
+        """The runs, one after the other."""
+        first, rows = state, range(self.tile.rows)
+        width = self.tile.vectors * self.lanes
+        for run in runs:
+            pixels = [y * self.tile.columns + x for y in rows[slice(*run.rows)] for x in range(*run.columns)]
+            begin = replace(state, x=self._at(first.x, run.input), w=self._at(first.w, run.weights * width))
+            state = self._words(begin, run.words, 1, pixels)
+        return state
+
+    def _words(self, state: _State, count: int, step: int, pixels: Sequence[int]) -> _State:
+        """A loop over words."""
+        unroll = max(1, min(count, -(-_TURN // (len(pixels) * self.tile.vectors))))
+
+        def turn(inside: _State) -> _State:
+            return self._steps(inside, unroll, step, pixels)
+
+        return self._steps(self._loop(count // unroll, state, turn), count % unroll, step, pixels)
 
     def _loop(self, count: int, state: _State, turn: Callable[[_State], _State]) -> _State:
         """`turn` run `count` times."""
@@ -179,8 +198,8 @@ class _Emitter:
         self.builder.position_at_end(after)
         return result
 
-    def _steps(self, state: _State, count: int, step: int, *, half: bool = False) -> _State:
-        """`count` multiply-adds of every sum; half: with half a word of input."""
+    def _steps(self, state: _State, count: int, step: int, pixels: Sequence[int], *, half: bool = False) -> _State:
+        """`count` multiply-adds of every sum of some pixels; half: with half a word of input."""
         vectors, width = self.tile.vectors, self.tile.vectors * self.lanes
         sums = list(state.sums)
         for k in range(count):
@@ -190,8 +209,8 @@ class _Emitter:
                 line = self._at(state.behind, k * self.tile.run)
                 self.values.void_call("llvm.prefetch.p0", [line, I32(0), I32(3), I32(1)])
             weights = [self._load(state.w, k * width + j * self.lanes) for j in range(vectors)]
-            for pixel, offset in enumerate(self.tile.offsets):
-                pointer = self._at(state.x, k * step + offset)
+            for pixel in pixels:
+                pointer = self._at(state.x, k * step + self.tile.offsets[pixel])
                 word = self.builder.load(pointer, align=self.align, typ=I16 if half else self.element)
                 one = self.values.splat(self.builder.zext(word, self.element) if half else word, self.lanes)
                 for j, weight in enumerate(weights):
