@@ -14,6 +14,7 @@ from llvmlite import ir
 
 from rlx.codegen.kernel import Apply, Const, Expr, Load, Memory, Store, Var
 from rlx.codegen.llvm.frame import Cell, Dependencies, Frame
+from rlx.codegen.llvm.gelu import gelu, gelu_argument
 from rlx.codegen.llvm.memory import MemoryEmitter
 from rlx.codegen.llvm.pointwise import apply_pointwise
 from rlx.codegen.llvm.types import I64, Complex, Value, dtype_constant, lane_constants, lanes_of, real
@@ -107,6 +108,9 @@ class ExpressionEmitter(MemoryEmitter):
         return bound
 
     def _apply(self, expr: Apply, in_lanes: bool) -> Value:
+        x = gelu_argument(expr) if self.target.has("avx512dq") else None
+        if x is not None:
+            return gelu(self, real(self._evaluate(x, in_lanes)))
         values = [self._evaluate(a, in_lanes) for a in expr.args]
         if expr.dtype is i64 and expr.op in ("add", "sub", "mul") and not in_lanes:
             a, b = (real(v) for v in values)

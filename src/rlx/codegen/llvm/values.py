@@ -165,9 +165,12 @@ class ValueEmitter:
         return self.join(self.in_lanes(lanes, function, low), self.in_lanes(lanes, function, high))
 
     def look_up(self, table: Sequence[float], index: ir.Value) -> ir.Value:
-        """table[index % 16] of sixteen f32, for sixteen i32 lanes; AVX-512 only."""
-        entries = ir.Constant(vector(F32, 16), [F32(v) for v in table])
-        return self.call("llvm.x86.avx512.permvar.sf.512", entries.type, [entries, index])
+        """table[index % len(table)] of 16 or 32 f32, for sixteen i32 lanes; AVX-512 only."""
+        halves = [ir.Constant(vector(F32, 16), [F32(v) for v in table[i : i + 16]]) for i in range(0, len(table), 16)]
+        if len(halves) == 1:
+            return self.call("llvm.x86.avx512.permvar.sf.512", halves[0].type, [halves[0], index])
+        low, high = halves
+        return self.call("llvm.x86.avx512.vpermi2var.ps.512", low.type, [low, index, high])
 
     def any(self, mask: ir.Value) -> ir.Value:
         """Whether any lane of an i1 vector is set."""
