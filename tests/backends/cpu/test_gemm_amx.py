@@ -90,6 +90,16 @@ class Registers:
             self.tiles[c].view(np.int32)[:] += left[:, byte::4] @ right[:, byte::4]
 
 
+def play(text: str, registers: Registers, kept: list[object]) -> str:
+    """LLVM IR whose tile instructions are calls of `registers`, for as long as `kept` is."""
+    for name, types in _SIGNATURES.items():
+        text = text.replace(f"@llvm.x86.{name}(", f"@played_{name}(").replace(f'@"llvm.x86.{name}"', f"@played_{name}")
+        played = ctypes.CFUNCTYPE(None, *types)(getattr(registers, name))
+        kept.append(played)
+        llvm.add_symbol(f"played_{name}", ctypes.cast(played, ctypes.c_void_p).value)
+    return text.replace(" immarg", "")  # which intrinsics alone may have
+
+
 def compiled(
     kernel: TemplateKernel, registers: Registers, kept: list[object], target: Target = AMX
 ) -> Callable[..., None]:
@@ -97,11 +107,7 @@ def compiled(
     module = new_module(target)
     emit_kernel(module, "kernel", kernel, target)
     text = str(module).replace("+amx-tile,+amx-bf16", "").replace("+avx512bf16,", "").replace("+amx-tile,+amx-int8", "")
-    for name, types in _SIGNATURES.items():
-        text = text.replace(f"@llvm.x86.{name}", f"@played_{name}").replace(f'@"llvm.x86.{name}"', f"@played_{name}")
-        played = ctypes.CFUNCTYPE(None, *types)(getattr(registers, name))
-        kept.append(played)
-        llvm.add_symbol(f"played_{name}", ctypes.cast(played, ctypes.c_void_p).value)
+    text = play(text, registers, kept)
     plain = PRESETS["avx512" if target is AMX else "avx512_vnni"]
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), target_machine(plain))
     engine.finalize_object()

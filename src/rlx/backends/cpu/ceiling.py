@@ -1,11 +1,11 @@
 """What this machine can do at best: multiply-adds, reads from each level of memory, copies; measured, never looked up.
 
 Loops that LLVM cannot shorten (`rlx.backends.cpu.ceiling_loops`) run on as many threads as a program would use: fused
-multiply-adds of f32 in registers, and the dot products of bf16 and of 8-bit integers where vector instructions have
-them (the matrix registers of AMX are not measured); sums of an array, again and again: half of a cache for that cache's
-rate, an array far larger than all of them for DRAM's; a copy of such an array past the caches. The best of several
-rounds counts, since other work on the machine can only make a round slower. Only the caches' sizes are taken from the
-system; where it does not tell, there are none.
+multiply-adds of f32 in registers, and the dot products of bf16 and of 8-bit integers, in vectors and in AMX's matrix
+registers, the fastest of which counts; sums of an array, again and again: half of a cache for that cache's rate, an
+array far larger than all of them for DRAM's; a copy of such an array past the caches. The best of several rounds
+counts, since other work on the machine can only make a round slower. Only the caches' sizes are taken from the system;
+where it does not tell, there are none.
 
 Imports llvmlite; takes about a second. Threads are started and joined inside the call.
 """
@@ -20,13 +20,20 @@ from collections.abc import Callable
 import llvmlite.binding as llvm
 import numpy as np
 
-from rlx.backends.cpu.ceiling_loops import ACCUMULATORS, COPY_STEP, arithmetic, copy_loop, multiply_loop, read_loop
-from rlx.backends.cpu.host import cache_sizes, resolve_target
+from rlx.backends.cpu.ceiling_loops import (
+    ACCUMULATORS,
+    COPY_STEP,
+    SINK_BYTES,
+    arithmetic,
+    copy_loop,
+    multiply_loop,
+    read_loop,
+)
+from rlx.backends.cpu.host import PRECISION_FLAGS, cache_sizes, resolve_target, suited_targets
 from rlx.codegen.target import PRESETS, Target
 from rlx.driver import Ceilings, MemoryLevel
 
 _ROUNDS = 7
-_MULTIPLY_STEPS = 2_000_000
 _READ_BYTES = 256 << 20
 _COPY_BYTES = 128 << 20
 _LINE = 64
@@ -38,7 +45,7 @@ def measure_ceilings(threads: int) -> Ceilings:
     engine = _compile(read_loop(target.lanes(32)) + copy_loop(target.lanes(32)), target)
     read = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 2)(engine.get_function_address("read"))
     copy = ctypes.CFUNCTYPE(None, ctypes.c_int64, *[ctypes.c_void_p] * 2)(engine.get_function_address("copy"))
-    sinks = [np.zeros(64, np.uint8) for _ in range(threads)]
+    sinks = [np.zeros(SINK_BYTES, np.uint8) for _ in range(threads)]
     step = target.lanes(32) * 4 * ACCUMULATORS
 
     def reads(nbytes: int) -> float:
@@ -75,17 +82,20 @@ def measure_ceilings(threads: int) -> Ceilings:
 
 
 def _operations(sinks: list[np.ndarray]) -> dict[str, float]:
-    """Operations a second of each kind of multiply-add, by the dtype of its factors."""
+    """Operations a second of the fastest multiply-add that there is here for each dtype of factors."""
     found: dict[str, float] = {}
-    for precision in ("f32", "bf16", "int8-dynamic"):
-        target = PRESETS[resolve_target("native", precision)]
+    measured: set[str] = set()
+    suited = [target for precision in PRECISION_FLAGS for target in suited_targets(precision)]
+    for target in (PRESETS[name] for name in (resolve_target("native"), *suited)):
         for kind in arithmetic(target):
-            if kind.name in found:
+            if kind.call in measured:
                 continue
+            measured.add(kind.call)
             engine = _compile(multiply_loop(kind), target)
             loop = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)(engine.get_function_address(kind.name))
-            seconds = _fastest([lambda s=sink, f=loop: f(_MULTIPLY_STEPS, s.ctypes.data) for sink in sinks])
-            found[kind.name] = kind.operations * ACCUMULATORS * _MULTIPLY_STEPS * len(sinks) / seconds
+            seconds = _fastest([lambda s=sink, f=loop, n=kind.steps: f(n, s.ctypes.data) for sink in sinks])
+            rate = kind.operations * ACCUMULATORS * kind.steps * len(sinks) / seconds
+            found[kind.name] = max(rate, found.get(kind.name, 0.0))
     return found
 
 

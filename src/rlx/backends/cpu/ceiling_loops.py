@@ -1,7 +1,8 @@
 """LLVM IR of the loops that measure a machine: arithmetic in registers, reading, copying. LLVM cannot shorten them.
 
 Each function works on one thread. Arithmetic keeps a dozen vector accumulators busy, enough to hide the latency of any
-processor we know; reading adds up what it loads; copying stores past the caches, as a result that nobody reads soon.
+processor we know, or four of AMX's matrix registers, which take 16 cycles each; reading adds up what it loads; copying
+stores past the caches, as a result that nobody reads soon.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from rlx.codegen.target import Target
 ACCUMULATORS = 12
 #: Bytes that one step of `copy` moves: lines of the cache, whole.
 COPY_STEP = 256
+#: Bytes of the sink of arithmetic: a matrix register.
+SINK_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Arithmetic:
     """One multiply-add instruction: `sums` = `call` of factors read as `factors`, and how many operations it does.
 
     needs: the target feature without which the instruction is missing; "" where there is always one.
+    steps: how many make a measurement of some milliseconds.
     """
 
     name: str
@@ -29,10 +33,15 @@ class Arithmetic:
     factors: str
     call: str
     operations: int
+    steps: int = 2_000_000
+
+    @property
+    def in_matrix_registers(self) -> bool:
+        return self.needs.startswith("amx")
 
 
 def arithmetic(target: Target) -> list[Arithmetic]:
-    """The multiply-adds of the target, f32's first: vectors of f32, pairs of bf16, fours of 8-bit integers."""
+    """The multiply-adds of the target, f32's first: vectors of f32, then pairs of bf16 and fours of 8-bit integers."""
     lanes = target.lanes(32)
     own = f"<{lanes} x float>"
     found = [Arithmetic("f32", "", own, own, f"@llvm.fma.v{lanes}f32", 2 * lanes)]
@@ -43,11 +52,17 @@ def arithmetic(target: Target) -> list[Arithmetic]:
         found.append(
             Arithmetic("i8", "avx512vnni", "<16 x i32>", "<64 x i8>", "@llvm.x86.avx512.vpdpbusd.512", 8 * lanes)
         )
+    if target.has("amx-bf16"):
+        found.append(Arithmetic("bf16", "amx-bf16", "", "", "@llvm.x86.tdpbf16ps", 2 * 16 * 16 * 32, 100_000))
+    if target.has("amx-int8"):
+        found.append(Arithmetic("i8", "amx-int8", "", "", "@llvm.x86.tdpbssd", 2 * 16 * 16 * 64, 100_000))
     return found
 
 
 def multiply_loop(kind: Arithmetic) -> str:
-    """`void NAME(i64 steps, ptr sink)`: ACCUMULATORS multiply-adds a step; sink is a vector, read and written."""
+    """`void NAME(i64 steps, ptr sink)`: ACCUMULATORS multiply-adds a step; sink, SINK_BYTES, is read and written."""
+    if kind.in_matrix_registers:
+        return _tile_loop(kind)
     every, sums, factors = range(ACCUMULATORS), kind.sums, kind.factors
     if kind.name == "f32":  # fma(a, b, sum): the sum comes last, in dot products first
         signature, steps = f"{factors}, {factors}, {sums}", [f"{factors} %x, {factors} %x, {sums} %a{k}" for k in every]
@@ -69,6 +84,36 @@ loop:
   br i1 %more, label %loop, label %exit
 exit:
 {_total(sums)}
+  ret void
+}}"""
+
+
+def _tile_loop(kind: Arithmetic) -> str:
+    """As `multiply_loop`: products of the registers 4 and 5 by 6 and 7 in turns, summed in the registers 0 to 3."""
+    every = range(8)
+    configuration = [1, *[0] * 15, *[64, 0] * 8, *[0] * 16, *[16] * 8, *[0] * 8]  # palette; bytes a row; rows
+    calls = (f"  call void {kind.call}(i8 {k % 4}, i8 {4 + k % 4 // 2}, i8 {6 + k % 2})" for k in range(ACCUMULATORS))
+    return f"""
+@tiles = internal constant [64 x i8] [{", ".join(f"i8 {n}" for n in configuration)}], align 64
+declare void @llvm.x86.ldtilecfg(ptr)
+declare void @llvm.x86.tilerelease()
+declare void @llvm.x86.tileloadd64(i8 immarg, ptr, i64)
+declare void @llvm.x86.tilestored64(i8 immarg, ptr, i64)
+declare void {kind.call}(i8 immarg, i8 immarg, i8 immarg)
+define void @{kind.name}(i64 %steps, ptr %sink) {{
+entry:
+  call void @llvm.x86.ldtilecfg(ptr @tiles)
+{_lines(f"  call void @llvm.x86.tileloadd64(i8 {k}, ptr %sink, i64 64)" for k in every)}
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+{_lines(calls)}
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %steps
+  br i1 %more, label %loop, label %exit
+exit:
+{_lines(f"  call void @llvm.x86.tilestored64(i8 {k}, ptr %sink, i64 64)" for k in range(4))}
+  call void @llvm.x86.tilerelease()
   ret void
 }}"""
 

@@ -11,7 +11,7 @@ import ctypes
 import os
 import platform
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -87,6 +87,13 @@ def supported_targets() -> tuple[str, ...]:
     return tuple(name for name, needs in REQUIRED_FLAGS.items() if needs <= cpu_flags())
 
 
+def suited_targets(precision: str) -> Iterator[str]:
+    """Names of the instruction sets for a precision policy that this machine runs; "native" means the first."""
+    for name, needs in PRECISION_FLAGS.get(precision, {}).items():
+        if needs <= cpu_flags() and _granted(needs):
+            yield name
+
+
 def resolve_target(name: str, precision: str = "f32") -> str:
     """The instruction set that `Options.target` means here, "native" being the best that this machine has for a
     precision policy. Raises OptionError where this machine cannot run it.
@@ -94,8 +101,7 @@ def resolve_target(name: str, precision: str = "f32") -> str:
     have = supported_targets()
     refined = {t: needs for kinds in PRECISION_FLAGS.values() for t, needs in kinds.items()}
     if name == "native":
-        suited = PRECISION_FLAGS.get(precision, {})
-        return next((target for target, needs in suited.items() if needs <= cpu_flags() and _granted(needs)), have[0])
+        return next(suited_targets(precision), have[0])
     if name in have or (name in refined and refined[name] <= cpu_flags()):
         return name
     missing = sorted({**refined, **REQUIRED_FLAGS}.get(name, frozenset()) - cpu_flags())
