@@ -33,7 +33,6 @@ from rlx.version import __version__
 _NEEDED = ("numpy", "ml_dtypes", "llvmlite", "typer", "rich")
 #: package -> what it is for, and the command that brings it.
 _OPTIONAL = {
-    "onnx": ("reading ONNX models", "pip install 'rlx[onnx]'"),
     "tokenizers": ("turning text into tokens", "pip install 'rlx[text]'"),
     "onnxruntime": ("comparing with onnxruntime", "pip install onnxruntime"),
 }

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rlx import ir
-from rlx.errors import DamagedModel, FrontendError, MissingExtra, ModelNotFound, NotAModel, RLXError, nearest
+from rlx.errors import DamagedModel, FrontendError, ModelNotFound, NotAModel, RLXError, nearest
 from rlx.frontends.model import Model
 from rlx.ir.graph import Graph
 
@@ -25,8 +25,8 @@ def load(path: str | os.PathLike[str]) -> Model | Graph:
     """The model in the file or directory `path`; a `Graph` where it is RLX text.
 
     Nothing is compiled or copied to a device. Raises ModelNotFound, NotAModel, DamagedModel or another FrontendError
-    from the frontend, FrontendError itself where the system refuses to read; MissingExtra where a package that the
-    frontend needs is not installed; TextError for RLX text that does not parse.
+    from the frontend, FrontendError itself where the system refuses to read; TextError for RLX text that does not
+    parse.
     """
     try:
         return _load(Path(path), path)
@@ -49,7 +49,7 @@ def _load(place: Path, path: str | os.PathLike[str]) -> Model | Graph:
     with place.open("rb") as file:
         head = file.read(1)
     if name.endswith(".onnx") or head == _ONNX_MAGIC:
-        return _frontend("onnx", "onnx").load_onnx(place)
+        return _frontend("onnx").load_onnx(place)
     raise NotAModel(f"{str(path)!r} is not a model that RLX reads", hint=f"expected {_KINDS}")
 
 
@@ -62,7 +62,7 @@ def _text(place: Path) -> str:
 
 def _load_directory(place: Path) -> Model:
     if (place / "config.json").is_file():
-        return _frontend("huggingface", "text").load_huggingface(place)
+        return _frontend("huggingface").load_huggingface(place)
     models = sorted(p.name for p in place.glob("*.onnx"))
     raise NotAModel(
         f"directory {str(place)!r} has no config.json, so it is not a Hugging Face model",
@@ -70,16 +70,8 @@ def _load_directory(place: Path) -> Model:
     )
 
 
-def _frontend(module: str, extra: str):  # a module: its functions are looked up by the caller
-    try:
-        return import_module(f"rlx.frontends.{module}")
-    except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.startswith("rlx"):
-            raise
-        raise MissingExtra(
-            f"reading this model needs the package {missing.name!r}, which is not installed",
-            hint=f"pip install 'rlx[{extra}]'",
-        ) from missing
+def _frontend(module: str):  # a module: its functions are looked up by the caller
+    return import_module(f"rlx.frontends.{module}")
 
 
 def _siblings(place: Path) -> str | None:

@@ -1,6 +1,6 @@
 """The model as plain Python: decoded nodes and graphs, and the reader that makes them from a file.
 
-Decoding happens once, when the model is loaded; importing for given shapes then never touches protobuf. A `ModelNode`
+Decoding happens once, when the model is loaded; importing for given shapes then never touches messages. A `ModelNode`
 is one ONNX node, with attributes as Python values, text as str, tensors as arrays and bodies as `ModelGraph`s. An
 operand is the name of a value, an array (which upgrade rules put there), or "" where an optional operand is absent.
 Decoded models are immutable by agreement: upgrade rules return new nodes.
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
-from onnx.onnx_ml_pb2 import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from rlx.errors import DamagedModel, InvalidModel, NotAModel, UnsupportedModel
 from rlx.frontends.model import ANY_RANK
+from rlx.frontends.onnx.schema import MODEL, AttributeKind
 from rlx.frontends.onnx.tensors import dtype_of, to_array
+from rlx.frontends.onnx.wire import Message, WireError, read_message
 from rlx.ir.dim import Dim
 from rlx.ir.location import Location
 from rlx.ir.types import TensorType
@@ -27,7 +27,6 @@ from rlx.ir.types import TensorType
 STANDARD = ""
 #: Dimension names that exporters write where they mean "some size", not "the same size".
 _ANONYMOUS = ("", "?", "-1", "None", "unk")
-_KIND = AttributeProto.AttributeType
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +101,18 @@ def read_model(path: Path) -> DecodedModel:
     return decode_model(_parse(path), path)
 
 
-def _parse(path: Path) -> ModelProto:
-    """The file as a message. Its bytes are let go before decoding takes memory of its own."""
-    data = path.read_bytes()
-    if not data:
+def _parse(path: Path) -> Message:
+    """The file as a message."""
+    with path.open("rb") as file:
+        head = file.read(1)
+    if not head:
         raise NotAModel(f"{str(path)!r} is empty")
-    model = ModelProto()
     try:
-        model.ParseFromString(data)
-    except DecodeError:
-        if data[:1] == b"\x08":
+        model = read_message(MODEL, path)
+    except WireError as error:
+        if head == b"\x08":
             raise DamagedModel(
-                f"{str(path)!r} begins as an ONNX model, but its {len(data)} bytes do not decode",
+                f"{str(path)!r} begins as an ONNX model, but its {path.stat().st_size} bytes do not decode: {error}",
                 hint="the file is cut short or damaged: fetch it again",
             ) from None
         raise NotAModel(f"{str(path)!r} is not an ONNX model: its bytes are no such protobuf") from None
@@ -122,7 +121,7 @@ def _parse(path: Path) -> ModelProto:
     return model
 
 
-def decode_model(model: ModelProto, path: Path) -> DecodedModel:
+def decode_model(model: Message, path: Path) -> DecodedModel:
     """Decode a parsed model; `path` is where it lies, for messages and external data.
 
     Raises InvalidModel, UnsupportedModel, DamagedModel and ExternalDataRefused.
@@ -156,7 +155,7 @@ class _Decoder:
         self.folder = folder
         self.opsets = opsets
 
-    def graph(self, graph: GraphProto) -> ModelGraph:
+    def graph(self, graph: Message) -> ModelGraph:
         if graph.sparse_initializer:
             raise UnsupportedModel(f"graph {graph.name!r} has sparse initializers", where=self.file)
         return ModelGraph(
@@ -170,7 +169,7 @@ class _Decoder:
     def nodes(self, nodes: Any) -> tuple[ModelNode, ...]:
         return tuple(self.node(n) for n in nodes)
 
-    def node(self, node: NodeProto) -> ModelNode:
+    def node(self, node: Message) -> ModelNode:
         inputs, outputs = tuple(map(self.text, node.input)), tuple(map(self.text, node.output))
         domain, op_type = _domain(self.text(node.domain)), self.text(node.op_type)
         location = Location(self.file, self.text(node.name) or next((o for o in outputs if o), op_type))
@@ -184,32 +183,32 @@ class _Decoder:
             raise DamagedModel(f"{self.file!r} has the name {found!r}, which is not UTF-8")
         return found
 
-    def attribute(self, attribute: AttributeProto, location: Location) -> Any:
+    def attribute(self, attribute: Message, location: Location) -> Any:
         if attribute.ref_attr_name:
             return AttributeOfCall(attribute.ref_attr_name)
         kind = attribute.type
-        if kind == _KIND.INT:
+        if kind == AttributeKind.INT:
             return attribute.i
-        if kind == _KIND.INTS:
-            return tuple(attribute.ints)
-        if kind == _KIND.FLOAT:
+        if kind == AttributeKind.INTS:
+            return tuple(map(int, attribute.ints))
+        if kind == AttributeKind.FLOAT:
             return attribute.f
-        if kind == _KIND.FLOATS:
-            return tuple(attribute.floats)
-        if kind == _KIND.STRING:
+        if kind == AttributeKind.FLOATS:
+            return tuple(map(float, attribute.floats))
+        if kind == AttributeKind.STRING:
             return attribute.s.decode("utf-8", "replace")
-        if kind == _KIND.STRINGS:
+        if kind == AttributeKind.STRINGS:
             return tuple(s.decode("utf-8", "replace") for s in attribute.strings)
-        if kind == _KIND.TENSOR:
+        if kind == AttributeKind.TENSOR:
             return to_array(attribute.t, self.folder)
-        if kind == _KIND.GRAPH:
+        if kind == AttributeKind.GRAPH:
             return self.graph(attribute.g)
         raise UnsupportedModel(
-            f"attribute {attribute.name!r} is of a kind that RLX does not read ({_KIND.Name(kind)})",
+            f"attribute {attribute.name!r} is of a kind that RLX does not read ({_named(kind)})",
             where=f"at {location}",
         )
 
-    def declared(self, info: ValueInfoProto) -> TensorType | None:
+    def declared(self, info: Message) -> TensorType | None:
         """The declared type; None where there is none. An unknown rank is the one dimension ANY_RANK."""
         kind = info.type.WhichOneof("value")
         if kind is None:
@@ -231,6 +230,10 @@ class _Decoder:
         if dim.dim_param in _ANONYMOUS:
             return Dim(f"{name}_{axis}")
         return Dim(self.text(dim.dim_param))
+
+
+def _named(kind: int) -> str:
+    return next((k.name for k in AttributeKind if k == kind), str(kind))
 
 
 def check_outputs(model: DecodedModel, file: str) -> None:

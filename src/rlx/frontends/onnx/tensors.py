@@ -1,6 +1,6 @@
 """ONNX tensors -> NumPy arrays, without copies where the file's layout allows it.
 
-Arrays that come from `raw_data` are read-only views of the message's bytes; those that come from external data are
+Arrays that come from `raw_data` are read-only views of the bytes that were read; those that come from external data are
 read-only memory maps. External data is read only from inside the model's own folder: an absolute path, a `..` or a
 link that leads out is refused, for a model file is not trusted to name other files of this machine.
 """
@@ -8,17 +8,19 @@ link that leads out is refused, for a model file is not trusted to name other fi
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from onnx.onnx_ml_pb2 import TensorProto
 
 from rlx.errors import DamagedModel, ExternalDataRefused, ModelNotFound, UnsupportedModel
+from rlx.frontends.onnx.schema import EXTERNAL, ElementType
+from rlx.frontends.onnx.wire import Message
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
 
-_T = TensorProto
-_DTYPES: dict[int, DType] = {
+_T = ElementType
+_DTYPES: Mapping[int, DType] = {
     _T.FLOAT: dtypes.f32,
     _T.UINT8: dtypes.u8,
     _T.INT8: dtypes.i8,
@@ -47,12 +49,12 @@ def dtype_of(code: int, *, what: str) -> DType:
     """The dtype with ONNX's number `code`; `what` has it. Raises UnsupportedModel for types that RLX does not have."""
     dtype = _DTYPES.get(code)
     if dtype is None:
-        known = {number: name for name, number in _T.DataType.items()}
-        raise UnsupportedModel(f"{what} has ONNX element type {known.get(code, code)}, which RLX does not have")
+        name = next((t.name for t in ElementType if t == code), code)
+        raise UnsupportedModel(f"{what} has ONNX element type {name}, which RLX does not have")
     return dtype
 
 
-def to_array(tensor: TensorProto, folder: Path) -> np.ndarray:
+def to_array(tensor: Message, folder: Path) -> np.ndarray:
     """The array of an ONNX tensor of the model in `folder`; read-only.
 
     Raises DamagedModel where the bytes do not fill the shape, ExternalDataRefused and ModelNotFound for external data,
@@ -60,11 +62,11 @@ def to_array(tensor: TensorProto, folder: Path) -> np.ndarray:
     """
     what = f"tensor {tensor.name!r}" if tensor.name else "a constant tensor"
     dtype = dtype_of(tensor.data_type, what=what)
-    shape = tuple(tensor.dims)
+    shape = tuple(map(int, tensor.dims))
     if any(n < 0 for n in shape):
         raise DamagedModel(f"{what} has the shape {shape}, with a negative size")
     count = math.prod(shape)
-    if tensor.data_location == _T.EXTERNAL:
+    if tensor.data_location == EXTERNAL:
         return _external(tensor, dtype, shape, count, folder, what)
     if tensor.HasField("raw_data"):
         array = _from_bytes(np.frombuffer(tensor.raw_data, dtype=np.uint8), dtype, count, what)
@@ -90,7 +92,7 @@ def _unpack_nibbles(raw: np.ndarray, dtype: DType, count: int) -> np.ndarray:
     return signed.astype(dtype.numpy)
 
 
-def _from_fields(tensor: TensorProto, dtype: DType, count: int, what: str) -> np.ndarray:
+def _from_fields(tensor: Message, dtype: DType, count: int, what: str) -> np.ndarray:
     if dtype is dtypes.f32 or dtype is dtypes.c64:
         array = np.array(tensor.float_data, dtype=np.float32).view(dtype.numpy)
     elif dtype is dtypes.f64 or dtype is dtypes.c128:
@@ -110,9 +112,7 @@ def _from_fields(tensor: TensorProto, dtype: DType, count: int, what: str) -> np
     return array
 
 
-def _external(
-    tensor: TensorProto, dtype: DType, shape: tuple[int, ...], count: int, folder: Path, what: str
-) -> np.ndarray:
+def _external(tensor: Message, dtype: DType, shape: tuple[int, ...], count: int, folder: Path, what: str) -> np.ndarray:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     path = _inside(entries.get("location", ""), folder, what)
     size = path.stat().st_size
