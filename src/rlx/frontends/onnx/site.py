@@ -6,12 +6,15 @@ emits ops through `site.b`. Handlers see only the newest form of each op; `rlx.f
 older ones. Shapes that do not fit raise TypeRuleError, attribute values without a rule UnsupportedModel, missing
 operands or attributes InvalidModel, and numbers unknown at import DataDependentShape; all name the node.
 
-The table fills while the handler modules are imported; after that it is only read, from any thread.
+The table fills at the first look at it, which imports the modules of handlers: a model whose program is known is loaded
+without them. After that it is only read, from any thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -138,6 +141,25 @@ Outputs = Value | Sequence[Value | None]
 Handler = Callable[[Site], Outputs]
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 _HANDLERS: dict[tuple[str, str], Handler] = {}
+#: Modules of this package that register handlers.
+_MODULES = (
+    "attention",
+    "control",
+    "detection",
+    "einsum",
+    "elementwise",
+    "indexing",
+    "linear",
+    "loss",
+    "normalization",
+    "pooling",
+    "quantize",
+    "recurrent",
+    "reduce",
+    "resize",
+    "sampling",
+    "shape",
+)
 
 
 def handles(*names: str, domain: str = STANDARD) -> Callable[[AnyHandler], AnyHandler]:
@@ -151,6 +173,9 @@ def handles(*names: str, domain: str = STANDARD) -> Callable[[AnyHandler], AnyHa
     return register
 
 
+@cache
 def handlers() -> Mapping[tuple[str, str], Handler]:
     """(domain, op) -> rule, for all ops that RLX imports."""
+    for module in _MODULES:
+        import_module(f"rlx.frontends.onnx.{module}")
     return _HANDLERS
