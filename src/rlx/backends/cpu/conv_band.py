@@ -21,9 +21,9 @@ from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.types import I64, constant, register_type, vector
 from rlx.ir.dtypes import DType
 
-#: Sets of the first-level cache, and pixels' lines that one set should hold at most: where distances may be chosen,
-#: and where the other choice is a copy.
-_SETS, _MOST_LINES, _MOST_IN_PLACE = 64, 5, 7
+#: Sets of the first-level cache and bytes of a line; and pixels' lines that one set should hold at most: where
+#: distances may be chosen, and where the other choice is a copy.
+_SETS, _LINE, _MOST_LINES, _MOST_IN_PLACE = 64, 64, 5, 7
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,11 @@ class Plane:
         """Whether no kernel position falls outside the image."""
         return all(self.low[a] <= 0 and self.reach(a, self.out[a]) - self.low[a] <= self.size[a] for a in range(2))
 
-    @property
-    def stays_in_cache(self) -> bool:
-        """Whether a tile's pixels, read where they lie, stay in the first-level cache from word to word."""
-        return spreads(self.strides[2] * self.steps[1], self.dtype, _MOST_IN_PLACE)
+    def stays_in_cache(self, rows: int, columns: int) -> bool:
+        """Whether a rectangle of pixels, read where they lie, stays in the first-level cache from word to word."""
+        row, column = self.strides[1] * self.steps[0], self.strides[2] * self.steps[1]
+        offsets = [y * row + x * column for y in range(rows) for x in range(columns)]
+        return _crowd(offsets, self.dtype) <= _MOST_IN_PLACE
 
     @property
     def holds_words(self) -> bool:
@@ -284,10 +285,15 @@ class BandCopied:
             copy(I64(whole), e.mask_for(I64(count - whole), lanes))
 
 
-def spreads(distance: int, dtype: DType, most: int = _MOST_LINES) -> bool:
+def spreads(distance: int, dtype: DType) -> bool:
     """Whether neighbouring pixels' lines, `distance` elements apart, fall into many sets of the first-level cache."""
-    lines = [i * distance * dtype.itemsize // 64 % _SETS for i in range(14)]
-    return max(lines.count(line) for line in set(lines)) <= most or distance * dtype.itemsize < 64
+    return _crowd([i * distance for i in range(14)], dtype) <= _MOST_LINES or distance * dtype.itemsize < _LINE
+
+
+def _crowd(offsets: list[int], dtype: DType) -> int:
+    """Lines, those of elements at `offsets`, that one set of the first-level cache must hold, at most."""
+    sets = [line % _SETS for line in {offset * dtype.itemsize // _LINE for offset in offsets}]
+    return max(map(sets.count, set(sets)))
 
 
 def walk(plane: Plane, steps: tuple[int, int]) -> tuple[tuple[int, int], ...]:

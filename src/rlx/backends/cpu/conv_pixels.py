@@ -43,6 +43,8 @@ _BROADCAST, _WEIGHTS = 0.1, 0.3
 #: Multiply-adds' worth of time that one vector of sums takes to begin and end; and what each other one of its tile
 #: adds: the more of them end at once, the less of that passes while the next tile's products run.
 _VECTOR_END, _ENDS_TOGETHER = 4.0, 0.2
+#: Multiply-adds' worth of time that copying one vector of input takes.
+_COPY = 20.0
 #: Numbers of threads that splits are balanced for.
 _THREADS = (2, 4, 8)
 #: What a grid index costs at its start, in tiles; and bringing all weights into the second-level cache, in pixels.
@@ -303,10 +305,16 @@ def pixel_kernel(target: Target, spec: ConvSpec, epilogue: Epilogue, plan: Pixel
     plane = plane_of(spec, channels_together(target, spec))
     if plan is None:
         plan = plan_tile(target, spec, plane, choose_tile(target, spec, plane))
-    in_place = (plane.is_inside or leaves_out_padding(plane)) and plane.holds_words and plane.stays_in_cache
     lanes = target.lanes(plane.dtype.bits)
+    in_place = reads_in_place(plane, plan.rows, plan.columns)
     found: Band = BandInPlace(plane) if in_place else BandCopied(plane, plan.band, lanes)
     return PixelKernel(target, spec, epilogue, plane, plan, found)
+
+
+def reads_in_place(plane: Plane, rows: int, columns: int) -> bool:
+    """Whether tiles of a size find their input where it lies."""
+    allowed = plane.holds_words and (plane.is_inside or leaves_out_padding(plane))
+    return allowed and plane.stays_in_cache(rows, columns)
 
 
 def choose_tile(target: Target, spec: ConvSpec, plane: Plane) -> tuple[int, int, int]:
@@ -320,11 +328,16 @@ def choose_tile(target: Target, spec: ConvSpec, plane: Plane) -> tuple[int, int,
 
 
 def plan_tile(target: Target, spec: ConvSpec, plane: Plane, tile: tuple[int, int, int]) -> PixelPlan:
-    """The plan for a tile: bands that stay in the second-level cache, and even shares for threads."""
+    """The plan for a tile: bands that stay in the second-level cache, and even shares for threads.
+
+    Weights that do not stay there are read again for each band, so bands are longer then, where they are not copied.
+    """
     rows, columns, vectors = tile
     panels = -(-spec.features // (vectors * target.lanes(spec.acc_dtype.bits)))
     line = plane.reach(1, plane.out[1]) * plane.channels * plane.steps[0] * plane.dtype.itemsize
-    most = max(rows, target.l2 // 4 // line // rows * rows)
+    weights = panels * vectors * target.vector_bits // 8 * plane.words * prod(plane.taps)
+    longer = weights > target.l2 // 2 and reads_in_place(plane, rows, columns)
+    most = max(rows, target.l2 // (2 if longer else 4) // line // rows * rows)
     band, block = _choose_items(spec, plane, most, rows, panels)
     return PixelPlan(rows, columns, vectors, band, block)
 
@@ -339,6 +352,7 @@ def tile_costs(target: Target, spec: ConvSpec, plane: Plane) -> Iterator[tuple[f
     height, width = plane.out
     features, lanes = spec.features, target.lanes(spec.acc_dtype.bits)
     depth = plane.words * prod(plane.taps)
+    copy = _COPY * prod(plane.size) * plane.words / lanes
 
     def tile(pixels: int, vectors: int) -> float:
         step = max(pixels * vectors, _CHAINS) + _BROADCAST * pixels + _WEIGHTS * vectors
@@ -357,7 +371,8 @@ def tile_costs(target: Target, spec: ConvSpec, plane: Plane) -> Iterator[tuple[f
             cost += tile(width % columns, vectors) if width % columns else 0.0
             cost *= height // rows
             cost += tile(height % rows * columns, vectors) if height % rows else 0.0
-            yield cost * panels, (rows, columns, vectors)
+            copied = 0.0 if reads_in_place(plane, rows, columns) else copy
+            yield cost * panels + copied, (rows, columns, vectors)
 
 
 def _choose_items(spec: ConvSpec, plane: Plane, most: int, rows: int, panels: int) -> tuple[int, int]:
