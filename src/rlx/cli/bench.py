@@ -5,7 +5,7 @@ both alike, and one's idle threads do not slow the other. Medians and quartiles 
 answers are compared before anything is timed.
 
 With `--roofline` the program also runs kernel by kernel, and each kernel is shown beside its own limit, the one with
-most time to win first; `--svg` draws them, `--html` writes them and the program's report as a page.
+most time to win first; `--svg` and `--png` draw them, `--html` writes them and the program's report as a page.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from rlx.cli.program import (
     load_model,
     open_session,
 )
+from rlx.cli.raster import pillow, write_png
 from rlx.cli.roofline import print_roofline, roofline_document
 from rlx.cli.terminal import print_json, print_note, print_table, progress, seconds
 from rlx.driver import Ceilings
@@ -82,12 +83,15 @@ def bench(
     budget: Annotated[float, typer.Option("--seconds", min=0.1, help="Time to spend measuring each.")] = 2.0,
     roofline: Annotated[bool, typer.Option("--roofline", help="Show each kernel beside its own limit.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the roofline into this .svg file.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Draw the roofline into this .png file.")] = None,
     html: HtmlOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Time runs of a model on random inputs, with the share of this machine's ceilings."""
-    by_kernel = roofline or svg is not None or html is not None
+    by_kernel = roofline or any(file is not None for file in (svg, png, html))
+    if png is not None:
+        pillow()  # a missing package is told before anything is measured
     if against is not None and not model.endswith(".onnx"):
         raise UsageError(f"--against {against.value} needs an .onnx file, {model!r} is none")
     session = open_session(device, threads, precision, convolution, tune=tune)
@@ -108,6 +112,8 @@ def bench(
         document["roofline"] = roofline_document(lines)
         if svg is not None:
             write_drawing(svg, roofline_svg(lines))
+        if png is not None:
+            write_png(png, roofline_svg(lines))
         if html is not None:
             write_drawing(html, report_page(model, program.report, lines))
     if as_json:

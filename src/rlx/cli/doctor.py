@@ -33,6 +33,7 @@ from rlx.version import __version__
 _NEEDED = ("numpy", "ml_dtypes", "llvmlite", "typer", "rich")
 #: package -> what it is for, and the command that brings it.
 _OPTIONAL = {
+    "pillow": ("drawing .png files", "pip install 'rlx[png]'"),
     "tokenizers": ("turning text into tokens", "pip install 'rlx[text]'"),
     "onnxruntime": ("comparing with onnxruntime", "pip install onnxruntime"),
 }
