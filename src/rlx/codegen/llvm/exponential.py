@@ -13,6 +13,8 @@ ulp, denormal results included. NaN gives NaN, infinities their limits; expm1 an
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from llvmlite import ir
 
@@ -39,16 +41,16 @@ _LOST = tuple(2 ** (j / 16) / root - 1 for j, root in enumerate(_ROOTS))
 _BEHIND_R = (0.1666666716337204, 0.5000162124633789)
 
 
-def exp(f: ValueEmitter, x: ir.Value) -> ir.Value:
-    """e**x."""
+def exp(f: ValueEmitter, x: ir.Value, *, brief: bool = False) -> ir.Value:
+    """e**x. brief: with AVX-512 by two instructions fewer, and 1.0 ulp off instead of 0.8."""
     if f.target.has("avx512dq"):
-        return f.in_lanes(16, _by_sixteenths, x)
+        return f.in_lanes(16, partial(_by_sixteenths, brief=brief), x)
     x = f.at_most(f.at_least(x, -104.0), 89.0)
     n, whole, r = reduce_by_ln2(f, x)
     return scale(f, f.polynomial(r, _EXP), n, whole)
 
 
-def _by_sixteenths(f: ValueEmitter, x: ir.Value) -> ir.Value:
+def _by_sixteenths(f: ValueEmitter, x: ir.Value, *, brief: bool) -> ir.Value:
     b = f.builder
     shifted = f.fma(x, constant(x.type, _LOG2_E), constant(x.type, _MAGIC_16))
     n = b.fsub(shifted, constant(x.type, _MAGIC_16))
@@ -61,7 +63,8 @@ def _by_sixteenths(f: ValueEmitter, x: ir.Value) -> ir.Value:
     r = f.call("llvm.x86.avx512.mask.range.ps.512", x.type, small)
     sixteenth = f.as_int(shifted)  # its low four bits
     root = f.look_up(_ROOTS, sixteenth)
-    r = b.fadd(r, f.look_up(_LOST, sixteenth))
+    if not brief:
+        r = b.fadd(r, f.look_up(_LOST, sixteenth))
     beyond = f.fma(f.polynomial(r, _BEHIND_R), b.fmul(r, r), r)
     return f.call("llvm.x86.avx512.mask.scalef.ps.512", x.type, [f.fma(root, beyond, root), n, x, every, nearest])
 

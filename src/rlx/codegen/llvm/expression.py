@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from llvmlite import ir
 
 from rlx.codegen.kernel import Apply, Const, Expr, Load, Memory, Store, Var
+from rlx.codegen.llvm.exponential import exp
 from rlx.codegen.llvm.frame import Cell, Dependencies, Frame
 from rlx.codegen.llvm.gelu import gelu, gelu_argument
 from rlx.codegen.llvm.memory import MemoryEmitter
 from rlx.codegen.llvm.pointwise import apply_pointwise
+from rlx.codegen.llvm.softmax import SoftmaxParts
 from rlx.codegen.llvm.types import I64, Complex, Value, dtype_constant, lane_constants, lanes_of, real
 from rlx.codegen.target import Target
-from rlx.ir.dtypes import i64
+from rlx.ir.dtypes import f32, i64
 
 
 def constant_index(expr: Expr | int) -> int | None:
@@ -33,7 +35,7 @@ class ExpressionEmitter(MemoryEmitter):
     """A `MemoryEmitter` that knows a kernel's names.
 
     frame: where expressions are evaluated now. pointers: memory name -> address of its first element. arguments: names
-    of the memories that are the caller's.
+    of the memories that are the caller's. softmax: what of the kernel may be computed more cheaply.
     """
 
     frame: Frame
@@ -44,6 +46,7 @@ class ExpressionEmitter(MemoryEmitter):
     def __init__(self, module: ir.Module, builder: ir.IRBuilder, target: Target) -> None:
         super().__init__(module, builder, target)
         self.dependencies = Dependencies()
+        self.softmax = SoftmaxParts()
 
     # -- values --------------------------------------------------------------------------------------------------
 
@@ -112,6 +115,8 @@ class ExpressionEmitter(MemoryEmitter):
         if x is not None:
             return gelu(self, real(self._evaluate(x, in_lanes)))
         values = [self._evaluate(a, in_lanes) for a in expr.args]
+        if expr.dtype is f32 and any(expr is e for e in self.softmax.exps):
+            return exp(self, real(values[0]), brief=True)
         if expr.dtype is i64 and expr.op in ("add", "sub", "mul") and not in_lanes:
             a, b = (real(v) for v in values)
             if expr.op == "mul":

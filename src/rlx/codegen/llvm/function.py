@@ -21,6 +21,7 @@ from rlx.codegen.kernel import Expr, Kernel, LoopKernel, Memory, Store, Var
 from rlx.codegen.llvm.expression import ExpressionEmitter
 from rlx.codegen.llvm.frame import Cell, Frame
 from rlx.codegen.llvm.pointwise import apply_pointwise
+from rlx.codegen.llvm.softmax import softmax_parts
 from rlx.codegen.llvm.types import I8, I32, I64, PTR, VOID, Complex, Value, bits_of, lane_constants, memory_type, real
 from rlx.codegen.llvm.values import function_attributes
 from rlx.codegen.target import Target
@@ -63,6 +64,8 @@ class FunctionEmitter(ExpressionEmitter):
         self.arguments = frozenset(self.args)
         self.mutable_memories = frozenset(m.name for m in kernel.args if m.writable)
         self.frame = Frame(dict(self.sizes))
+        if isinstance(kernel, LoopKernel):
+            self.softmax = softmax_parts(kernel)
 
     def finish(self) -> None:
         """Return from the function; nothing may be emitted after."""

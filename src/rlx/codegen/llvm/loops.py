@@ -133,6 +133,8 @@ def _combined(f: FunctionEmitter, stmt: Accumulate, before: Value) -> Value:
     if fuses and isinstance(value, Apply) and value.op == "mul":
         a, b = (f.splat(real(f.value(x)), lanes) for x in value.args)
         return f.fma(a, b, real(before))
+    if stmt.op == "max" and stmt.var.name in f.softmax.maxima:
+        return f.first_if(">", f.splat(real(f.value(value)), lanes), real(before))
     return f.apply(stmt.op, [before, f.splat_value(f.value(value), lanes)], stmt.var.dtype)
 
 

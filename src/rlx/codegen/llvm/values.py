@@ -256,9 +256,9 @@ class ValueEmitter:
             a, b = b, a
         if isinstance(b, ir.Constant) and not self._is_constant(b, float("nan")):
             # One instruction that gives its second operand, a, for NaN and for equal zeros; only +0 must still win.
-            best = self._first_if(">", b, a)
+            best = self.first_if(">", b, a)
             return self.plus(best, 0.0) if self._is_constant(b, 0.0) else best
-        best = self.builder.and_(self.as_int(self._first_if(">", a, b)), self.as_int(self._first_if(">", b, a)))
+        best = self.builder.and_(self.as_int(self.first_if(">", a, b)), self.as_int(self.first_if(">", b, a)))
         return self._or_nan(a, b, self.as_float(best))
 
     def minimum(self, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -268,15 +268,15 @@ class ValueEmitter:
         if isinstance(a, ir.Constant):
             a, b = b, a
         if isinstance(b, ir.Constant) and not self._is_constant(b, -0.0) and not self._is_constant(b, float("nan")):
-            return self._first_if("<", b, a)
-        best = self.builder.or_(self.as_int(self._first_if("<", a, b)), self.as_int(self._first_if("<", b, a)))
+            return self.first_if("<", b, a)
+        best = self.builder.or_(self.as_int(self.first_if("<", a, b)), self.as_int(self.first_if("<", b, a)))
         return self._or_nan(a, b, self.as_float(best))
 
     def _is_constant(self, a: ir.Constant, value: float) -> bool:
         return a.get_reference() == constant(a.type, value).get_reference()
 
-    def _first_if(self, order: str, a: ir.Value, b: ir.Value) -> ir.Value:
-        """a where a is above (below) b, else b: what x86's maximum and minimum do."""
+    def first_if(self, order: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a where a is above (below) b, else b, which for NaN is b too: what x86's maximum and minimum do."""
         return self.builder.select(self.builder.fcmp_ordered(order, a, b), a, b)
 
     def _or_nan(self, a: ir.Value, b: ir.Value, best: ir.Value) -> ir.Value:
