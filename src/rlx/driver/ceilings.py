@@ -30,8 +30,8 @@ class Ceilings:
     read_bytes: bytes a second from the largest memory.
     levels: caches, the nearest first; empty where they were not measured.
     copy_bytes: bytes a second, read and written together, of a copy within the largest memory; None if not measured.
-    products: operations a second of products whose factors are narrower than f32, by their dtype's name ("bf16", "i8");
-        a dtype that is not there has no faster product than f32's.
+    products: operations a second of products whose factors are not f32, by their dtype's name ("f64", "bf16", "i8"); a
+        dtype that is not there is taken to be multiplied as f32 is.
     """
 
     threads: int

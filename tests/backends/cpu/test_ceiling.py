@@ -32,6 +32,7 @@ def test_measuring_gives_believable_rates_and_leaves_no_thread_behind(threads):
     assert 1e7 < ceilings.read_bytes < 1e12 * threads
     assert ceilings.copy_bytes is not None
     assert 1e7 < ceilings.copy_bytes < 1e12 * threads
+    assert "f64" in ceilings.products
     assert all(rate > 1e8 for rate in ceilings.products.values())
     assert threading.active_count() == before
 

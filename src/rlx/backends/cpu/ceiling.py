@@ -1,9 +1,9 @@
 """What this machine can do at best: multiply-adds, reads from each level of memory, copies; measured, never looked up.
 
 Loops that LLVM cannot shorten (`rlx.backends.cpu.ceiling_loops`) run on as many threads as a program would use: fused
-multiply-adds of f32 in registers, and the dot products of bf16 and of 8-bit integers, in vectors and in AMX's matrix
-registers, the fastest of which counts; sums of an array, again and again: half of a cache for that cache's rate, an
-array far larger than all of them for DRAM's; a copy of such an array past the caches. The best of several rounds
+multiply-adds of f32 and f64 in registers, and the dot products of bf16 and of 8-bit integers, in vectors and in AMX's
+matrix registers, the fastest of which counts; sums of an array, again and again: half of a cache for that cache's rate,
+an array far larger than all of them for DRAM's; a copy of such an array past the caches. The best of several rounds
 counts, since other work on the machine can only make a round slower. Only the caches' sizes are taken from the system;
 where it does not tell, there are none.
 

@@ -41,10 +41,13 @@ class Arithmetic:
 
 
 def arithmetic(target: Target) -> list[Arithmetic]:
-    """The multiply-adds of the target, f32's first: vectors of f32, then pairs of bf16 and fours of 8-bit integers."""
-    lanes = target.lanes(32)
-    own = f"<{lanes} x float>"
-    found = [Arithmetic("f32", "", own, own, f"@llvm.fma.v{lanes}f32", 2 * lanes)]
+    """The multiply-adds of the target, f32's first: vectors of f32 and f64, pairs of bf16, fours of 8-bit integers."""
+    lanes, doubles = target.lanes(32), target.lanes(64)
+    own, wide = f"<{lanes} x float>", f"<{doubles} x double>"
+    found = [
+        Arithmetic("f32", "", own, own, f"@llvm.fma.v{lanes}f32", 2 * lanes),
+        Arithmetic("f64", "", wide, wide, f"@llvm.fma.v{doubles}f64", 2 * doubles),
+    ]
     if target.has("avx512bf16"):
         pairs = "<32 x bfloat>"
         found.append(Arithmetic("bf16", "avx512bf16", own, pairs, "@llvm.x86.avx512bf16.dpbf16ps.512", 4 * lanes))
@@ -64,7 +67,7 @@ def multiply_loop(kind: Arithmetic) -> str:
     if kind.in_matrix_registers:
         return _tile_loop(kind)
     every, sums, factors = range(ACCUMULATORS), kind.sums, kind.factors
-    if kind.name == "f32":  # fma(a, b, sum): the sum comes last, in dot products first
+    if not kind.needs:  # fma(a, b, sum): the sum comes last, in dot products first
         signature, steps = f"{factors}, {factors}, {sums}", [f"{factors} %x, {factors} %x, {sums} %a{k}" for k in every]
     else:
         signature, steps = f"{sums}, {factors}, {factors}", [f"{sums} %a{k}, {factors} %x, {factors} %x" for k in every]
