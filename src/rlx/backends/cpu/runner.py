@@ -1,4 +1,4 @@
-"""A program bound to its inputs and outputs: a call without arguments, which is one foreign call.
+"""A program bound to its inputs and outputs: a call without arguments, which is one native call.
 
 A `CpuRunner` owns an arena and scratch memory of its own, so several runners of one program, and the program itself,
 may run at the same time; it keeps what owns the memory that it reads and writes. Each call reads what the inputs hold
