@@ -8,8 +8,9 @@ from convolution_cases import Case, channels_last, epilogue_for
 
 from rlx.backends.cpu.conv_band import Plane
 from rlx.backends.cpu.conv_edges import Run, Span, fewest_words, leaves_out_padding, runs, spans
-from rlx.backends.cpu.conv_pixels import plane_of
+from rlx.backends.cpu.conv_pixels import choose_tile, plane_of, reads_in_place
 from rlx.backends.cpu.matrix import CpuTemplates
+from rlx.codegen.target import PRESETS
 
 SAME = ((1, 1), (1, 1))
 
@@ -64,6 +65,15 @@ def test_kernel_positions_that_follow_each_other_are_one_run() -> None:
 def test_padding_is_multiplied_where_leaving_it_out_is_not_worth_while(case: Case) -> None:
     assert not leaves_out_padding(plane(case))
     assert {span.seen for axis in range(2) for span in spans(plane(case), axis, 1)} == {((0, 1),) * case.kernel[0]}
+
+
+def test_pixels_a_page_apart_are_read_in_place_by_smaller_tiles() -> None:
+    """Fourteen pixels of 1024 channels would share one set of the first-level cache."""
+    case = Case(1, 1024, 256, (14, 14), (1, 1))
+    seen = plane(case)
+    rows, columns, _ = choose_tile(PRESETS["avx512"], case.spec(), seen)
+    assert not reads_in_place(seen, 1, 14)
+    assert reads_in_place(seen, rows, columns)
 
 
 @pytest.mark.parametrize("channels", [16, 1024], ids=["in place", "copied"])
