@@ -12,6 +12,7 @@ from rlx.backends.cpu.gemm_plan import Blocks, Tile
 from rlx.backends.cpu.gemm_schedule import Product, Schedule
 from rlx.backends.cpu.matmul import matmul_kernels, matmul_product
 from rlx.codegen.kernel import Apply, Load, Memory, Store, Var
+from rlx.codegen.llvm.module import emit_kernel, new_module
 from rlx.codegen.lower.templates import Epilogue, MatmulSpec
 from rlx.codegen.target import PRESETS
 from rlx.ir.dtypes import f32, i64
@@ -175,3 +176,33 @@ def test_many_rows_of_one_cache_set_are_read_in_place_few_at_a_time():
     assert chosen.tile.rows >= 6 and chosen.blocks.rows == 128
     few = matmul_product(PRESETS["avx512"], spec_of(16, 768, 3072, b_constant=True))
     assert few is not None and few.default.tile.vectors <= 2
+
+
+@pytest.mark.parametrize("size", [2048, 4096])
+def test_rows_too_many_for_the_second_level_cache_are_cut_for_the_third(size):
+    product = matmul_product(PRESETS["avx512"], spec_of(size, size, size, b_constant=True))
+    assert product is not None
+    blocks = product.default.blocks
+    assert PRESETS["avx512"].l2 < blocks.rows * size * 4 <= PRESETS["avx512"].l3 // 4
+    assert not blocks.panels_first and product.allows(product.default)
+
+
+def test_rows_that_fit_are_not_cut_for_the_third_level_cache():
+    product = matmul_product(PRESETS["avx512"], spec_of(128, 3072, 768, b_constant=True))
+    assert product is not None and product.default.blocks.rows == 128
+
+
+def code_of(spec: MatmulSpec) -> str:
+    target = PRESETS["avx512"]
+    kernels = matmul_kernels(target, spec, epilogue_of(spec))
+    assert kernels is not None
+    module = new_module(target)
+    emit_kernel(module, "product", kernels.compute, target)
+    return str(module)
+
+
+def test_tiles_bring_the_rows_below_them_near_where_these_lie_without_gaps():
+    dense = spec_of(128, 384, 384, b_constant=True)
+    assert "_below_24" in code_of(dense)  # six rows of 384 floats, over 384 steps
+    assert "_below" not in code_of(replace(dense, a=Memory("a", f32, (4096, 1))))
+    assert "_below" not in code_of(spec_of(4, 384, 384, b_constant=True))  # no tile has another one below it

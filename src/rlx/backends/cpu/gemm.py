@@ -27,6 +27,9 @@ from rlx.codegen.llvm.types import I1, I8, I64
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import DType
 
+#: Elements between two rows of a that are brought near with them: as many as a copy of a has at most.
+_GAP = 64
+
 
 @dataclass(frozen=True, eq=False)
 class ProductKernel:
@@ -36,7 +39,8 @@ class ProductKernel:
         which are as wide as a sum.
     in_matrix_registers: whether tiles are computed by `gemm_amx`, not in lanes.
     products: of one a at once: 1, or 2 for a pair, whose panels take turns in b and whose sums lie one tile apart.
-    near: whether tiles bring the next panel near, where panels are packed and read in turn.
+    near: whether tiles bring the next panel near, where panels are packed and read in turn. The rows that the tile
+        below will read they always do.
     """
 
     target: Target
@@ -119,6 +123,17 @@ class ProductKernel:
         return -(-self.tile.columns * self.dtype.itemsize // tiles)
 
     @property
+    def _below(self) -> int:
+        """Bytes of a's rows below a tile that it brings near for each of its k; 0 where there are none, or gaps.
+
+        A tile reads each of them anew: the processor would wait for their first lines before it foresees the next.
+        """
+        tile, gap = self.tile.rows, self.a.row - self.depth
+        if self.a.k != 1 or tile == 1 or tile >= min(self.rows, self.blocks.rows) or not 0 <= gap <= _GAP:
+            return 0
+        return -(-tile * self.a.row * self.dtype.itemsize // self.depth)
+
+    @property
     def _panel_bytes(self) -> int:
         rows = self.b.depth if isinstance(self.b, PanelsPacked) else self.depth
         return rows * self.tile.columns * self.dtype.itemsize
@@ -145,7 +160,9 @@ class ProductKernel:
                 e.builder.call(function, [start, b, I64(self.depth), sums])
                 return
             row = self.a.row if height > 1 else 0
-            code = TileCode(self.dtype, height, self.tile.vectors, row, self.a.k, self.b.k, 0, self.factors, near)
+            below = self._below if height == most else 0
+            strides = (row, self.a.k, self.b.k, 0)
+            code = TileCode(self.dtype, height, self.tile.vectors, *strides, self.factors, near, below)
             operands = [start, b, I64(self.depth), sums]
             if near:
                 # The next panel lies behind this one (a pair's, behind both); each tile of rows brings its share of it.

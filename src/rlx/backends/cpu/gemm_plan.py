@@ -96,17 +96,28 @@ def fits(target: Target, tile: Tile) -> bool:
 
 
 def choose_blocks(
-    target: Target, dtype: DType, tile: Tile, batch: int, rows: int, columns: int, depth: int, *, panels_first: bool
+    target: Target,
+    dtype: DType,
+    tile: Tile,
+    batch: int,
+    rows: int,
+    columns: int,
+    depth: int,
+    *,
+    panels_first: bool,
+    within: int | None = None,
 ) -> Blocks:
-    """Cut the rows evenly: enough grid indices for threads to share, and a's part of each in the second-level cache.
+    """Cut the rows evenly: enough grid indices for threads to share, and a's part of each at most `within` bytes.
 
     panels_first: a panel costs something to make and a's rows do not, so rows are cut for the threads alone.
+    within: half of the second-level cache where it is None.
     """
     tiles = -(-rows // tile.rows)
     items = batch * tile.panels(columns)
     blocks = max(1, min(tiles // 2, -(-_ITEMS // items)))
     if not panels_first:
-        most = max(1, target.l2 // 2 // (depth * dtype.itemsize) // tile.rows)
+        room = target.l2 // 2 if within is None else within
+        most = max(1, room // (depth * dtype.itemsize) // tile.rows)
         blocks = max(blocks, -(-tiles // most))
     return Blocks(rows if blocks == 1 else -(-tiles // blocks) * tile.rows, panels_first)
 

@@ -25,6 +25,8 @@ from rlx.ir.dtypes import DType
 _TILES_WORTH_A_COPY = 3
 #: Rows up to which weights are packed as for `_PROMPT_ROWS` rows.
 _FEW_ROWS, _PROMPT_ROWS = 4, 128
+#: Blocks of rows that a worker's part of the third-level cache should hold, where the second is too small for one.
+_BLOCKS_IN_L3 = 4
 #: Tiles are alternatives that the model of cycles puts within this factor of the best, and so many at most.
 _WITHIN, _TILES = 1.3, 6
 
@@ -168,9 +170,9 @@ class Product:
             self.target, self.dtype, tile, self.batch, self.rows, width, self.depth, panels_first=panels_first
         )
         if self.b is None and self.lies_well(tile) and self.rows <= blocks.count(self.rows) * tile.columns:
-            # All blocks together would read more of b than all panels read of a.
-            sizes = (tile, self.batch, self.rows, width, self.depth)
-            blocks = replace(choose_blocks(self.target, self.dtype, *sizes, panels_first=True), panels_first=False)
+            # All blocks together would read more of b than all panels read of a: panels read it from the third level.
+            sizes, room = (tile, self.batch, self.rows, width, self.depth), self.target.l3 // _BLOCKS_IN_L3
+            blocks = choose_blocks(self.target, self.dtype, *sizes, panels_first=False, within=room)
         return Schedule(tile, blocks, copied)
 
     def _variations(self, schedule: Schedule) -> Iterator[Schedule]:

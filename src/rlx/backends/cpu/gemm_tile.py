@@ -42,6 +42,7 @@ class TileCode:
     factors: what the operands' words hold; None where they hold an element of `dtype` each.
     near: bytes a k that are brought into the second-level cache meanwhile, from an address that is the function's
         last argument; 0: none, and no such argument.
+    below: bytes a k of a's rows behind the tile's last one that are brought into the second-level cache meanwhile.
     """
 
     dtype: DType
@@ -53,6 +54,7 @@ class TileCode:
     c_row: int = 0
     factors: DType | None = None
     near: int = 0
+    below: int = 0
 
     @property
     def unroll(self) -> int:
@@ -64,7 +66,8 @@ class TileCode:
         strides = f"{self.a_row}_{self.a_k}_{self.b_k}_{self.c_row}"
         factors = f"{self.factors.name}_" if self.factors else ""
         near = f"_near_{self.near}" if self.near else ""
-        return f"tile_{factors}{self.dtype.name}_{self.rows}x{self.vectors}_{strides}{near}"
+        below = f"_below_{self.below}" if self.below else ""
+        return f"tile_{factors}{self.dtype.name}_{self.rows}x{self.vectors}_{strides}{near}{below}"
 
 
 def words_of_products(target: Target, factors: DType, sums: DType) -> int:
@@ -161,7 +164,10 @@ class _Tile:
         index, a_now, b_now, *values = moving
         for step in range(unroll):
             if self.code.near:
-                self._bring_near(self.builder.add(index, I64(step)))
+                self._bring_near(self.function.args[4], self.builder.add(index, I64(step)), self.code.near)
+            if self.code.below:
+                rows = self._at(self.function.args[0], self.code.rows * self.code.a_row)
+                self._bring_near(rows, self.builder.add(index, I64(step)), self.code.below)
             values = self._step(a_now, b_now, step, values)
         following = [
             self.builder.add(index, I64(unroll)),
@@ -196,10 +202,11 @@ class _Tile:
                 result[at] = multiply_add(self.values, one, column, result[at], self.code.factors or self.code.dtype)
         return result
 
-    def _bring_near(self, k: ir.Value) -> None:
-        place = self.builder.mul(k, I64(self.code.near))
-        for line in range(0, self.code.near, 64):
-            at = self.builder.gep(self.function.args[4], [self.builder.add(place, I64(line))], source_etype=I8)
+    def _bring_near(self, start: ir.Value, k: ir.Value, share: int) -> None:
+        """Ask for the lines of the k-th `share` bytes from `start` on."""
+        place = self.builder.mul(k, I64(share))
+        for line in range(0, share, 64):
+            at = self.builder.gep(start, [self.builder.add(place, I64(line))], source_etype=I8)
             self.values.call("llvm.prefetch.p0", VOID, [at, I32(0), I32(2), I32(1)])
 
     def _load_vector(self, pointer: ir.Value, offset: int) -> ir.Value:
