@@ -2,8 +2,8 @@
 
 x is [N, C, *S], w is [O, C / groups, *K], the result [N, O, *S']; other layouts are transposes around it, and a
 transposed convolution is one with lhs_dilation and a reversed w. Accumulation, and preferred_dtype, are as in
-dot_general. Whether padding and the gaps of lhs_dilation are multiplied is left open: a weight that is not finite may make
-NaN of these zeros, as it does here, or nothing.
+dot_general. Whether padding and the gaps of lhs_dilation are multiplied is left open: a weight that is not finite may
+make NaN of these zeros, as it does here, or nothing.
 """
 
 from __future__ import annotations
