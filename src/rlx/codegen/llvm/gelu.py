@@ -6,8 +6,8 @@ whose coefficients one instruction takes for sixteen lanes from two registers; f
 needs sums alone. From 7.625 on Q is 0. The polynomials are minimax fits of our own in relative error, with coefficients
 rounded to f32 one after the other, each fit making up for the last.
 
-Measured over all f32: 1.02 ulp of the argument; of what is left of a negative argument, which 1 + erf would lose, more
-than three digits are right. NaN gives NaN, minus infinity too (as infinity times zero does), and zeros keep their sign.
+Measured (docs/numerics.md): 1.02 ulp of the argument; of what is left of a negative argument, which 1 + erf would lose,
+three digits are right. NaN gives NaN, minus infinity too (as infinity times zero does), and zeros keep their sign.
 """
 
 from __future__ import annotations
