@@ -191,7 +191,7 @@ def test_rows_are_cut_for_the_second_level_cache_where_a_block_of_them_fits():
     product = matmul_product(PRESETS["avx512"], spec_of(4096, 384, 384, b_constant=True))
     assert product is not None
     blocks = product.default.blocks
-    assert 64 < blocks.rows and blocks.rows * 384 * 4 <= PRESETS["avx512"].l2 // 2
+    assert blocks.rows > 64 and blocks.rows * 384 * 4 <= PRESETS["avx512"].l2 // 2
 
 
 def test_rows_that_fit_are_not_cut_for_the_third_level_cache():
