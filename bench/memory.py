@@ -220,14 +220,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found[model] = rows = compare(model, Path(folder), asked.threads)
         print(f"\n{MODELS[model]}, {asked.threads} threads; MB\n")
-        print("| system | after import | loading, beyond that | running, beyond that | planned |")
-        print("| --- | ---: | ---: | ---: | ---: |")
+        print("| system | after import | loading, beyond that | running, beyond that | running, in all | planned |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: |")
         for system, row in rows.items():
             planned = "" if row["planned"] is None else f"{row['planned']:.0f}"
-            print(
-                f"| {system} | {row['import']:.0f} | {row['loading']:.0f} | {row['running']:.0f} | {planned} |",
-                flush=True,
-            )
+            sizes = (row["import"], row["loading"], row["running"], row["import"] + row["running"])
+            print(f"| {system} | {' | '.join(f'{size:.0f}' for size in sizes)} | {planned} |", flush=True)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1))
 

@@ -61,7 +61,8 @@ def write_report(results: Results, workloads: Sequence[Workload]) -> str:
             "## Memory",
             "",
             "Above what importing takes: the peak of loading up to the first answer, and of the runs after it. "
-            "*planned* is what RLX's plan says beforehand.",
+            "*planned* is what RLX's plan says beforehand. RLX imports its compiler when it first compiles, peers all "
+            "that they have at once: *in all* compares whole processes.",
             results.memory.rstrip(),
         ]
     return "\n".join([*lines, ""])
