@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from convolution_cases import Case, channels_last, contiguous, direct, epilogue_for, strided
 
+from rlx.backends.cpu.conv import conv_cost
 from rlx.backends.cpu.matrix import CpuTemplates
 from rlx.codegen.llvm.module import emit_kernel, new_module
 from rlx.codegen.llvm.object import assembly
@@ -269,3 +270,18 @@ def test_infinity_beside_padding_makes_no_nan(runner) -> None:
 def test_empty_convolutions_are_left_to_loops(runner) -> None:
     case = Case(0, 3, 4, (5, 5), (3, 3))
     assert CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, False)) is None
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(1, 16, 32, (7, 7), (3, 3), padding=((1, 1), (1, 1))),
+        Case(2, 6, 4, (9, 8), (3, 5), (2, 1), ((2, 0), (-1, 3)), (1, 2), (2, 1), groups=2),
+        Case(1, 3, 5, (4,), (6,), padding=((9, 9),)),
+    ],
+    ids=["same", "strided with gaps", "more padding than image"],
+)
+def test_the_cost_counts_products_with_the_image_alone(case: Case) -> None:
+    seen = direct(case, np.ones(case.x_sizes), np.ones(case.w_sizes))
+    epilogue = epilogue_for(case, extra=True)
+    assert conv_cost(case.spec(), epilogue).flops == 2 * seen.sum() + seen.size * epilogue.flops

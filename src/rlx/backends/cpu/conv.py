@@ -12,6 +12,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
 from rlx.backends.cpu import gemm_amx
@@ -250,11 +251,12 @@ def conv_identity(spec: ConvSpec) -> str:
 
 
 def conv_cost(spec: ConvSpec, epilogue: Epilogue) -> Cost:
-    """What a convolution must do at least."""
+    """What a convolution must do at least: products with padding and with the gaps of lhs_dilation need not be made."""
     elements = spec.batch * spec.features * prod(spec.out)
     depth = spec.channels // spec.groups * prod(spec.kernel)
+    products = spec.batch * spec.features * (spec.channels // spec.groups) * _inside(spec)
     return Cost(
-        flops=elements * (2.0 * depth + epilogue.flops),
+        flops=2.0 * products + elements * epilogue.flops,
         bytes=float(
             spec.batch * spec.channels * prod(spec.size) * spec.x_dtype.itemsize
             + spec.features * depth * spec.w_dtype.itemsize
@@ -262,6 +264,17 @@ def conv_cost(spec: ConvSpec, epilogue: Epilogue) -> Cost:
         ),
         factors=spec.x_dtype.name if spec.x_dtype is spec.w_dtype else "f32",
     )
+
+
+def _inside(spec: ConvSpec) -> int:
+    """Pairs of an output's place and a kernel position at which an element of the image lies."""
+    pairs = 1
+    for axis, (low, _) in enumerate(spec.padding):
+        outputs = np.arange(spec.out[axis])[:, None] * spec.strides[axis]
+        at = outputs + np.arange(spec.kernel[axis]) * spec.rhs_dilation[axis] - low
+        element, gap = np.divmod(at, spec.lhs_dilation[axis])
+        pairs *= int(np.count_nonzero((gap == 0) & (element >= 0) & (element < spec.size[axis])))
+    return pairs
 
 
 def _strides(memory: Memory) -> list[int]:
