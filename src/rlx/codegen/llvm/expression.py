@@ -21,7 +21,7 @@ from rlx.codegen.llvm.pointwise import apply_pointwise
 from rlx.codegen.llvm.softmax import SoftmaxParts
 from rlx.codegen.llvm.types import I64, Complex, Value, dtype_constant, lane_constants, lanes_of, real
 from rlx.codegen.target import Target
-from rlx.ir.dtypes import f32, i64
+from rlx.ir.dtypes import DType, f32, i64
 
 
 def constant_index(expr: Expr | int) -> int | None:
@@ -224,18 +224,33 @@ class ExpressionEmitter(MemoryEmitter):
             self.store_one(self.address(memory, index), memory.dtype, value, mask)
             return
         stride = self.stride_along(memory, index)
-        if stride == 1 and first is not None and mask is None and memory.name == self.frame.streamed:
+        streamed = stride == 1 and mask is None and memory.name == self.frame.streamed
+        if streamed and self.frame.line is not None:
+            self._store_line(self.frame.line, self.address(memory, index), memory.dtype, self.splat(real(value), lanes))
+            return
+        if streamed and first is not None:
             self.store_first(self.address(memory, index), memory.dtype, real(value), lanes, first)
             return
         if active is not None:
             mask = active if mask is None else self.builder.and_(self.splat(mask, lanes), active)
         if stride == 1:
-            streamed = mask is None and memory.name == self.frame.streamed
+            streamed = streamed and mask is None
             self.store_lanes(self.address(memory, index), memory.dtype, value, lanes, mask, streamed=streamed)
         elif stride is not None and stride != 0:
             self.store_strided(self.address(memory, index), memory.dtype, value, stride, lanes, mask)
         else:
             self.scatter(self.addresses(memory, index), memory.dtype, value, mask)
+
+    def _store_line(self, line: ir.Value, pointer: ir.Value, dtype: DType, value: ir.Value) -> None:
+        """Keep the lanes in the slot `line`; or, to end the line, store them at `pointer` with those kept in it."""
+        raw = self.to_memory(value, dtype)
+        if self.frame.first is not None:
+            self.builder.store(raw, line)
+            return
+        assert self.frame.active is not None
+        before = self.builder.load(line, typ=raw.type)
+        whole = self.from_memory(self.builder.select(self.frame.active, raw, before), dtype)
+        self.store_lanes(pointer, dtype, whole, self.frame.lanes, streamed=True)
 
     def emit_store(self, stmt: Store) -> None:
         """One store statement in the current frame."""

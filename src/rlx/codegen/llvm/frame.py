@@ -73,6 +73,8 @@ class Frame:
     varying: names whose values differ between lanes. partial: variables that collect a reduction across lanes.
     streamed: a memory that is stored to in whole, aligned vectors, past the caches. first: how many lanes count, where
         it is the first of them (i64), in what goes before and after those vectors.
+    line: a slot for the line in which one row ends and the next begins (`streamed.Seam`): with `first`, its first lanes
+        go there; without, it joins the active lanes, and all are stored.
     ahead: bytes by which what is loaded from arguments is fetched ahead of its use; 0 for not at all.
     """
 
@@ -85,6 +87,7 @@ class Frame:
     partial: frozenset[str] = frozenset()
     streamed: str | None = None
     first: ir.Value | None = None
+    line: ir.Value | None = None
     ahead: int = 0
     parent: Frame | None = None
     stable: dict[tuple[int, bool], tuple[Expr, Value]] = field(default_factory=dict)
@@ -102,6 +105,7 @@ class Frame:
             self.partial,
             self.streamed,
             self.first,
+            self.line,
             self.ahead,
             self,
         )

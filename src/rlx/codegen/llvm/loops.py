@@ -45,8 +45,10 @@ from rlx.codegen.llvm.body import (
 from rlx.codegen.llvm.frame import Cell
 from rlx.codegen.llvm.function import FunctionEmitter
 from rlx.codegen.llvm.streamed import (
+    Seam,
     bytes_ahead,
     fetch_torn_line,
+    find_seam,
     iterations_before,
     iterations_of_a_line,
     streamed_store,
@@ -214,12 +216,16 @@ def vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int, be
         unroll = max(unroll, iterations_of_a_line(streamed) // lanes)
     partials = [{a.var.name: f.cell(f.splat_value(_identity(a), lanes)) for a in crossing} for _ in range(unroll)]
     masked = all(f.target.masks(bits) for bits in memory_bits(loop.body))
+    joint = None if streamed is None or unroll > 1 else find_seam(f, loop, streamed, extent, lanes)
     ahead = bytes_ahead(f, loop, extent, streamed)
     first: ir.Value = I64(0)
     if streamed is not None:
-        fetch_torn_line(f, loop, streamed, extent)
         first = iterations_before(f, loop, streamed, extent)
-        if masked:
+        if joint is None:
+            fetch_torn_line(f, loop, streamed, extent)
+        if joint is not None:
+            _join(f, loop, first, lanes, streamed, joint)
+        elif masked:
             masked_part(f, loop, I64(0), first, lanes, {}, streamed)
         else:
             _one_by_one(f, loop, I64(0), first)
@@ -238,7 +244,9 @@ def vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int, be
     if not masked and unroll > 1 and not _equal(full, rest):
         with f.loop(full, rest, lanes) as index:
             lanes_body(f, loop, index, lanes, None, partials[0])
-    if masked and not _equal(rest, extent):
+    if joint is not None and streamed is not None:
+        _keep(f, loop, rest, extent, lanes, streamed, joint)
+    elif masked and not _equal(rest, extent):
         masked_part(f, loop, rest, extent, lanes, partials[0], streamed)
     for accumulation in crossing:
         _combine_partials(f, accumulation, [p[accumulation.var.name] for p in partials])
@@ -261,6 +269,31 @@ def masked_part(
         lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials, streamed, left)
 
 
+def _join(f: FunctionEmitter, loop: Loop, first: ir.Value, lanes: int, streamed: Store, joint: Seam) -> None:
+    """The iterations before `first`, where a line begins: with the end of the row before, or in pieces."""
+    b = f.builder
+    with b.if_else(joint.joins) as (joins, begins):
+        with joins, b.if_then(b.icmp_signed(">", first, I64(0))):
+            start = b.sub(first, I64(lanes))
+            mask = b.not_(f.mask_for(b.neg(start), lanes))
+            lanes_body(f, loop, start, lanes, mask, {}, streamed, line=joint.line)
+        with begins:
+            masked_part(f, loop, I64(0), first, lanes, {}, streamed)
+
+
+def _keep(
+    f: FunctionEmitter, loop: Loop, start: ir.Value, stop: ir.Value, lanes: int, streamed: Store, joint: Seam
+) -> None:
+    """The iterations from `start`, where the last line begins: kept for the next row, or in pieces."""
+    b = f.builder
+    left = b.sub(stop, start)
+    with b.if_else(b.and_(joint.keeps, b.icmp_signed(">", left, I64(0)))) as (keeps, ends):
+        with keeps:
+            lanes_body(f, loop, start, lanes, f.mask_for(left, lanes), {}, streamed, left, line=joint.line)
+        with ends:
+            masked_part(f, loop, start, stop, lanes, {}, streamed)
+
+
 def _one_by_one(f: FunctionEmitter, loop: Loop, start: ir.Value, stop: ir.Value) -> None:
     with f.loop(start, stop) as index:
         f.frame.env[loop.var.name] = index
@@ -277,14 +310,15 @@ def lanes_body(
     streamed: Store | None = None,
     left: ir.Value | None = None,
     ahead: int = 0,
+    line: ir.Value | None = None,
 ) -> None:
     """The loop's body for `lanes` iterations from start on, as far as the mask goes.
 
     partials: where it accumulates. streamed: the store that goes past the caches. left: how many of the lanes count, as
-    the mask says too. ahead: see `Frame`.
+    the mask says too. ahead, line: see `Frame`.
     """
     with f.lanes({loop.var: start}, lanes, loop.var, mask):
-        f.frame.ahead = ahead
+        f.frame.ahead, f.frame.line = ahead, line
         if streamed is not None:
             f.frame.streamed = streamed.memory.name
             f.frame.first = None if left is None else f.intrinsic("smin", left, I64(lanes))

@@ -7,7 +7,9 @@ iterations before the next line by themselves, and ends likewise with the last w
 iterations are independent: no sum changes its order, and every element has the same bits wherever the array begins.
 
 The line that is torn between the end of one row and the beginning of the next is stored through the caches, and stores
-reach them in order: all that follow wait until it has come from memory. It is therefore fetched a row ahead.
+reach them in order: all that follow wait until it has come from memory. It is therefore fetched a row ahead. Where a
+vector is a line and the rows of a result follow each other (`Seam`), the end of a row waits in a register for the next
+row's beginning instead, and only the first and the last line of a thread's rows are stored through the caches.
 
 Such stores are weakly ordered on x86: a function that has them ends with a fence, before anybody is told that it is
 done.
@@ -15,12 +17,14 @@ done.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llvmlite import ir
 
-from rlx.codegen.kernel import Let, Load, Loop, LoopKernel, Store
-from rlx.codegen.llvm.body import expressions
+from rlx.codegen.kernel import Let, Load, Loop, LoopKernel, Store, Var
+from rlx.codegen.llvm.body import expressions, memory_bits, statements
 from rlx.codegen.llvm.function import FunctionEmitter
-from rlx.codegen.llvm.types import I64
+from rlx.codegen.llvm.types import I64, memory_type, vector
 
 _LINE = 64
 _SHORT = 8  # vectors
@@ -49,6 +53,45 @@ def streamed_store(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int)
             if f.stride_along(memory, stmt.index) == 1:
                 return stmt
     return None
+
+
+@dataclass(frozen=True)
+class Seam:
+    """How a row of a streamed result meets its neighbours.
+
+    line: the slot in which the end of a row waits. joins, keeps: whether (i1) the row before has left its end there,
+    and whether this one shall.
+    """
+
+    line: ir.Value
+    joins: ir.Value
+    keeps: ir.Value
+
+
+def find_seam(f: FunctionEmitter, loop: Loop, store: Store, extent: ir.Value, lanes: int) -> Seam | None:
+    """The seam of the frame's row; None where lines are not vectors, or rows do not follow each other.
+
+    A grid index must be a row, and the store the kernel's only one: rows are then stored in order, each at once. (Rows
+    that overlap, see `overlap.py`, fill private memory too.) Where memory is not even aligned to its elements, no row
+    joins another.
+    """
+    b, kernel, memory = f.builder, f.kernel, store.memory
+    assert isinstance(kernel, LoopKernel)
+    masks = all(f.target.masks(bits) for bits in memory_bits(loop.body))
+    if not masks or lanes * memory.dtype.itemsize != _LINE or type(extent) is not ir.Constant:
+        return None
+    stores = [s for s in statements(kernel.body) if isinstance(s, Store)]
+    names = [e.name if isinstance(e, Var) else "" for e in store.index]
+    if stores != [store] or loop not in kernel.body or names != [kernel.index.name, loop.var.name]:
+        return None
+    if memory.strides != (extent.constant, 1):
+        return None
+    row = f.index_value(store.index[0])
+    address = b.ptrtoint(_address_at(f, loop, store, I64(0)), I64)
+    whole = b.icmp_unsigned("==", b.and_(address, I64(memory.dtype.itemsize - 1)), I64(0))
+    later, earlier = b.icmp_signed(">", row, f.begin), b.icmp_signed("<", b.add(row, I64(1)), f.end)
+    line = f.allocate(vector(memory_type(memory.dtype), lanes))
+    return Seam(line, b.and_(whole, later), b.and_(whole, earlier))
 
 
 def bytes_ahead(f: FunctionEmitter, loop: Loop, extent: ir.Value, streamed: Store | None) -> int:
