@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlx.errors import RLXError
+from rlx.driver.file_map import file_map_of
+from rlx.errors import FileMapError, RLXError
 from rlx.frontends.onnx import load_onnx, schema
 from rlx.frontends.onnx.wire import Field, Kind, Message, Schema, WireError, read_message
+from rlx.options import Options
+from rlx.runtime import Session
 
 onnx = pytest.importorskip("onnx")
 from onnx import onnx_ml_pb2 as pb  # noqa: E402  # once it is known to be there
@@ -212,3 +215,48 @@ print(len(model.specialize().nodes))
 """
     command = [sys.executable, "-c", script, str(tmp_path / "neg.onnx")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n1\n"
+
+
+def _file_of_large_weights(path: Path, *, external: bool) -> dict[str, np.ndarray]:
+    """y = x @ w0 @ w1 @ w2, of weights that are left in their file."""
+    rng = np.random.default_rng(9)
+    weights = {"w" * n: rng.standard_normal((150, 150)).astype(np.float32) for n in (1, 2, 3)}
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 150]) for name in "xy")
+    names = ["x", "a", "b", "y"]
+    nodes = [onnx.helper.make_node("MatMul", [names[i], w], [names[i + 1]]) for i, w in enumerate(weights)]
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], [y], tensors), ir_version=9)
+    onnx.save(model, path, save_as_external_data=external, location="weights.bin" if external else None)
+    return weights
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["in the model", "beside it"])
+def test_large_weights_stay_in_one_map_of_their_file(tmp_path: Path, external: bool) -> None:
+    weights = _file_of_large_weights(tmp_path / "net.onnx", external=external)
+    model = load_onnx(tmp_path / "net.onnx")
+    found = {name: model.decoded.graph.initializers[name] for name in weights}
+    maps = {id(file_map_of(array)): file_map_of(array) for array in found.values()}
+    (only,) = maps.values()
+    assert only is not None and only.path == tmp_path / ("weights.bin" if external else "net.onnx")
+    for name, array in weights.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert not found[name].flags.writeable
+    program = Session("cpu", Options(cache=False, threads=1)).compile(model)
+    x = np.ones((2, 150), np.float32)
+    expected = x.astype(np.float64)
+    for array in weights.values():
+        expected = expected @ array
+    np.testing.assert_allclose(program.run({"x": x})["y"], expected, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["in the model", "beside it"])
+def test_a_model_whose_file_was_overwritten_is_refused_and_its_programs_go_on(tmp_path: Path, external: bool) -> None:
+    _file_of_large_weights(tmp_path / "net.onnx", external=external)
+    model, session = load_onnx(tmp_path / "net.onnx"), Session("cpu", Options(cache=False, threads=1))
+    program = session.compile(model)
+    x = {"x": np.ones((2, 150), np.float32)}
+    before = program.run(x)["y"]
+    (tmp_path / ("weights.bin" if external else "net.onnx")).write_bytes(b"cut")
+    with pytest.raises(FileMapError, match="was written to since"):
+        session.compile(model)
+    np.testing.assert_array_equal(program.run(x)["y"], before)

@@ -5,8 +5,8 @@ trusted: lengths, JSON, dtypes, shapes and offsets are checked before the first 
 cover the block exactly, without holes or overlaps, as the format demands.
 
 Ownership. Arrays view the mapping and keep it alive; nothing is copied, save a tensor whose offset is not a multiple of
-its element size, which is copied once to an aligned place. Deleting the file on disk is harmless while arrays live;
-truncating it is not, as with every mapping. Threads may share a `SafetensorsFile`. A file is written beside its place
+its element size, which is copied once to an aligned place. What may be done to the file while arrays live, the module
+`rlx.driver.file_map` says. Threads may share a `SafetensorsFile`. A file is written beside its place
 and then moved there, so that a reader sees the old one or the new one, whole.
 
 Errors. TensorFileNotFound for a missing file; DamagedTensorFile where lengths or offsets show a file cut short, or the
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from rlx.driver.file_map import FileMap, map_open_file
 from rlx.errors import DamagedTensorFile, TensorFileError, TensorFileNotFound, UnsupportedTensor
 from rlx.ir import dtypes
 from rlx.ir.dtypes import DType
@@ -94,7 +94,7 @@ def open_safetensors(path: Path) -> SafetensorsFile:
         size = file.seek(0, 2)
         if size < _LENGTH:
             raise DamagedTensorFile(f"{path.name!r} has {size} bytes, a safetensors file has at least {_LENGTH}")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = map_open_file(file, path)
     length = int.from_bytes(mapped[:_LENGTH], "little")
     if length > MAX_HEADER:
         raise TensorFileError(f"{path.name!r} claims a header of {length} bytes, at most {MAX_HEADER} are allowed")
@@ -222,7 +222,7 @@ def _check_cover(path: Path, entries: list[_Entry], size: int) -> None:
         raise TensorFileError(f"bytes {reached} to {size} of {path.name!r} belong to no tensor")
 
 
-def _view(path: Path, mapped: mmap.mmap, start: int, entry: _Entry) -> np.ndarray:
+def _view(path: Path, mapped: FileMap, start: int, entry: _Entry) -> np.ndarray:
     offset = start + entry.begin
     if entry.begin == entry.end:
         array = np.zeros(entry.shape, entry.dtype.numpy)

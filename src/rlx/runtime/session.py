@@ -20,6 +20,7 @@ import numpy as np
 
 from rlx import driver, ir
 from rlx.driver import Artifact, Device, Executable
+from rlx.driver.file_map import unchanged
 from rlx.errors import CommandError, InputMismatch, IRError, NotAModel
 from rlx.ir import Dim, Graph, TensorType
 from rlx.options import OptionError, Options
@@ -209,7 +210,8 @@ class Session:
         executable = self._backend.load(artifact, self.device, self.options)
         start = time.perf_counter()
         if parameters:
-            executable.bind_parameters(parameters)
+            with unchanged(parameters.values()):
+                executable.bind_parameters(parameters)
         return executable, time.perf_counter() - start
 
     def _kept(self, key: str) -> tuple[Artifact, str] | None:

@@ -124,7 +124,6 @@ class _Emitter:
         self.vector = ir.VectorType(self.element, self.lanes)
         self.sum = ir.VectorType(register_type(tile.dtype), self.lanes)
         self.size = tile.dtype.itemsize
-        self.align = (tile.factors or tile.dtype).itemsize
         self.values = ValueEmitter(function.module, ir.IRBuilder(function.append_basic_block("entry")), target)
 
     @property
@@ -211,7 +210,7 @@ class _Emitter:
             weights = [self._load(state.w, k * width + j * self.lanes) for j in range(vectors)]
             for pixel in pixels:
                 pointer = self._at(state.x, k * step + self.tile.offsets[pixel])
-                word = self.builder.load(pointer, align=self.align, typ=I16 if half else self.element)
+                word = self.builder.load(pointer, align=1, typ=I16 if half else self.element)
                 one = self.values.splat(self.builder.zext(word, self.element) if half else word, self.lanes)
                 for j, weight in enumerate(weights):
                     at = pixel * vectors + j
@@ -221,7 +220,7 @@ class _Emitter:
         return _State(self._at(state.x, count * step), self._at(state.w, count * width), later, behind, sums)
 
     def _load(self, pointer: ir.Value, offset: int) -> ir.Value:
-        return self.builder.load(self._at(pointer, offset), align=self.size, typ=self.vector)
+        return self.builder.load(self._at(pointer, offset), align=1, typ=self.vector)
 
     def _line(self, pointer: ir.Value, number: int) -> ir.Value:
         return self.builder.gep(pointer, [I64(number * LINE)], source_etype=I8)

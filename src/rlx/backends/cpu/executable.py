@@ -2,9 +2,10 @@
 
 A `CpuExecutable` owns its image, its arena, its scratch and its persistent memory: constants and what setup made of the
 weights, but for packed weights, which programs may share (packed_weights.py). It keeps the parameters' arrays that its
-runs read. `bind_parameters` must come before the first `run`; it runs the program's setup. Runs of one executable take
-turns (a lock), so any thread may call; in steady state a run allocates nothing and holds no GIL, but where it is brief
-(walker.py). Every run gives the same bits, whatever the number of threads.
+runs read, or copies of those that lie in files, which programs share too. `bind_parameters` must come before the first
+`run`; it runs the program's setup. Runs of one executable take turns (a lock), so any thread may call; in steady state
+a run allocates nothing and holds no GIL, but where it is brief (walker.py). Every run gives the same bits, whatever the
+number of threads.
 
 Donation. An output of `in_inputs` is computed in the memory of a donated input, and copied from there where the memory
 given for it is elsewhere.
@@ -27,11 +28,12 @@ import numpy as np
 
 from rlx.backends.cpu.host import check_processors, request_tiles, resolve_target
 from rlx.backends.cpu.image import Image
-from rlx.backends.cpu.packed_weights import SHARED, PackedBlock, without
+from rlx.backends.cpu.packed_weights import AS_IT_IS, SHARED, PackedBlock, without
 from rlx.backends.cpu.runner import CpuRunner
 from rlx.backends.cpu.walker import ARENA, ENDED, FIRST_ARGUMENT, MORE, TAKEN, BoundProgram
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
 from rlx.driver.array_object import LAYOUT_HOLDS, array_address
+from rlx.driver.file_map import file_map_of, let_pages_go
 from rlx.driver.fork import renew_in_child
 from rlx.driver.huge_pages import ask_for_huge_pages
 from rlx.driver.memory import device_memory
@@ -41,6 +43,8 @@ from rlx.options import Options
 
 #: Bytes from which on an array is not read from a cache.
 _LARGE = 8 << 20
+#: Estimated nanoseconds of setup after which the pages that it has read are let go.
+_SETUP_SLICE_NS = 1_000_000
 
 
 class CpuExecutable:
@@ -94,28 +98,39 @@ class CpuExecutable:
     def bind_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
         """Give the weights, by name. Runs the setup.
 
-        Those that runs read are kept, not copied, and must not change afterwards; those of which setup alone makes
-        something (matrices that it packs) are let go. Large ones that runs read from end to end are brought into huge
-        pages where they lie. Arrays have the declared shapes and dtypes (the session checks them).
+        Those that runs read are kept and must not change afterwards: where they lie in memory, as copies where they lie
+        in a file, so that no run reads one. Those of which setup alone makes something (matrices that it packs) are let
+        go, a file's pages as soon as they have been read. Large ones that runs read from end to end are brought into
+        huge pages. Arrays have the declared shapes and dtypes (the session checks them).
         """
         given = [parameters[name] for name in self.parameters]
-        arrays = [_aligned(array) for array in given]
-        self._prepare(arrays, given)
+        arrays = [np.require(array, requirements=["C"]) for array in given]
         read = set(self._steps.relocations[:, 1].tolist())
         first = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
-        kept = {base: array for base, array in enumerate(arrays, first) if base in read}
-        for base, array in kept.items():
-            if array.nbytes >= _LARGE and self._steps.streams(base, array.nbytes):
+        kept = {i: array for i, array in enumerate(arrays) if first + i in read}
+        in_files = [i for i, array in kept.items() if file_map_of(array) is not None and array.nbytes]
+        self._prepare(arrays, given, in_files)
+        self._bound = [array for i, array in kept.items() if i not in in_files]
+        for i, array in kept.items():
+            if i not in in_files and array.nbytes >= _LARGE and self._steps.streams(first + i, array.nbytes):
                 ask_for_huge_pages(array.ctypes.data, array.nbytes)
-        self._bound = list(kept.values())
         self._ready = True
 
-    def _prepare(self, parameters: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> None:
-        """Bind the steps and run setup. given: the parameters as the caller holds them, by which pieces are shared."""
+    def _prepare(
+        self, parameters: Sequence[np.ndarray], given: Sequence[np.ndarray], copied: Sequence[int] = ()
+    ) -> None:
+        """Bind the steps and run setup.
+
+        given: the parameters as the caller holds them, by which pieces are shared. copied: the numbers of those that
+        runs read from memory of their own.
+        """
         first_parameter = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
         first_piece = first_parameter + len(parameters)
-        pieces: list[dict[str, Any]] = self._manifest["pieces"]
-        bases = np.zeros(first_piece + len(pieces), np.int64)
+        packed: list[dict[str, Any]] = self._manifest["pieces"]
+        copies = [{"packing": AS_IT_IS, "sources": [i], "nbytes": parameters[i].nbytes} for i in copied]
+        pieces = [*packed, *copies]
+        base_of = [*range(first_piece, first_piece + len(packed)), *(first_parameter + i for i in copied)]
+        bases = np.zeros(first_piece + len(packed), np.int64)
         bases[0], bases[1] = self._arena.address, self._persistent.address
         bases[first_parameter:first_piece] = [p.ctypes.data for p in parameters]
         with SHARED.lock:
@@ -125,15 +140,13 @@ class CpuExecutable:
             block = PackedBlock(self.device, [pieces[i]["nbytes"] for i in own])
             places = shared | {i: (block, place) for place, i in enumerate(own)}
             for i, (holder, place) in places.items():
-                bases[first_piece + i] = holder.address(place)
-            setup = without(self._setup, [first_piece + i for i in shared])
-            with DeviceArena(self.device, self._setup.plan, debug=self._debug) as arena:
-                setup_bases = bases.copy()
-                setup_bases[0] = arena.address
-                setup.bind(setup_bases, np.ones(len(bases), bool), self._scratch, self._stride)
-                setup.run()
-                arena.check()
-            device_memory(self.device).trim()  # setup's arena may be large, and no run needs one like it
+                bases[base_of[i]] = holder.address(place)
+            for i in own:
+                if pieces[i]["packing"] == AS_IT_IS:
+                    (source,) = pieces[i]["sources"]
+                    ctypes.memmove(int(bases[base_of[i]]), parameters[source].ctypes.data, pieces[i]["nbytes"])
+                    let_pages_go(parameters[source])
+            self._set_up(without(self._setup, [base_of[i] for i in shared if i < len(packed)]), bases, parameters)
             for place, i in enumerate(own):
                 SHARED.note(self.device, pieces[i], given, block, place)
         self._blocks = {holder for holder, _ in places.values()}
@@ -144,6 +157,27 @@ class CpuExecutable:
         self._call = (ctypes.c_int64 * (first_parameter - FIRST_ARGUMENT)).from_address(
             bases.ctypes.data + 8 * FIRST_ARGUMENT
         )
+
+    def _set_up(self, setup: BoundProgram, bases: np.ndarray, parameters: Sequence[np.ndarray]) -> None:
+        """Run setup over memory at these bases, letting go of the files' pages that it has read for the last time."""
+        first_parameter = FIRST_ARGUMENT + len(self.inputs) + len(self.outputs)
+        mapped = [(i, array) for i, array in enumerate(parameters) if file_map_of(array) is not None]
+        ends = [(int(setup.launches_at([first_parameter + i]).max(initial=-1)), array) for i, array in mapped]
+        ends.sort(key=lambda end: end[0], reverse=True)
+
+        def let_go(next_record: int) -> None:
+            while ends and ends[-1][0] < next_record:
+                let_pages_go(ends.pop()[1])
+
+        with DeviceArena(self.device, self._setup.plan, debug=self._debug) as arena:
+            bases = bases.copy()
+            bases[0] = arena.address
+            every = np.ones(len(bases), bool)
+            setup.bind(bases, every, self._scratch, self._stride, slice_ns=_SETUP_SLICE_NS)
+            setup.run(let_go)
+            let_go(len(setup.records))
+            arena.check()
+        device_memory(self.device).trim()  # setup's arena may be large, and no run needs one like it
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Run once on the calling thread and the pool's workers; buffers are contiguous and of the declared types."""
@@ -266,8 +300,3 @@ class CpuExecutable:
 
 def _types(rows: Sequence[Sequence[Any]]) -> dict[str, TensorType]:
     return {name: TensorType(tuple(shape), dtypes.by_name(dtype)) for name, dtype, shape in rows}
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """The array, C-contiguous and aligned to its elements, copied only where it is not."""
-    return np.require(array, requirements=["C", "A"])

@@ -100,7 +100,7 @@ def registers(target: Target) -> int:
 def tile_function(module: ir.Module, target: Target, code: TileCode) -> ir.Function:
     """The module's function `void tile(ptr a, ptr b, i64 k, ptr c[, ptr near])`, k >= 1, emitted on first use.
 
-    c receives rows x vectors x lanes sums, row by row. Loads need the alignment of one element only.
+    c receives rows x vectors x lanes sums, row by row. Loads need no alignment.
     """
     found = module.globals.get(code.name)
     if found is not None:
@@ -125,7 +125,6 @@ class _Tile:
         self.vector = ir.VectorType(self.element, self.lanes)
         self.sum = ir.VectorType(register_type(code.dtype), self.lanes)
         self.size = code.dtype.itemsize
-        self.align = (code.factors or code.dtype).itemsize
         self.values = ValueEmitter(function.module, ir.IRBuilder(function.append_basic_block("entry")), target)
 
     @property
@@ -194,7 +193,7 @@ class _Tile:
         result = list(sums)
         for row in range(code.rows):
             pointer = self._at(a, step * code.a_k + row * code.a_row)
-            one = self.values.splat(self.builder.load(pointer, align=self.align, typ=self.element), self.lanes)
+            one = self.values.splat(self.builder.load(pointer, align=1, typ=self.element), self.lanes)
             if code.factors is i8:
                 one = self.builder.xor(one, constant(self.vector, RAISED))
             for j, column in enumerate(columns):
@@ -210,7 +209,7 @@ class _Tile:
             self.values.call("llvm.prefetch.p0", VOID, [at, I32(0), I32(2), I32(1)])
 
     def _load_vector(self, pointer: ir.Value, offset: int) -> ir.Value:
-        return self.builder.load(self._at(pointer, offset), align=self.align, typ=self.vector)
+        return self.builder.load(self._at(pointer, offset), align=1, typ=self.vector)
 
     def _at(self, pointer: ir.Value, offset: int) -> ir.Value:
         return self.builder.gep(pointer, [I64(offset * self.size)], source_etype=I8) if offset else pointer

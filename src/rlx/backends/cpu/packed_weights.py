@@ -1,7 +1,7 @@
 """Packed weights that programs share: two that pack the same arrays in the same way keep one copy.
 
-What packed a piece is its program's to say (`packing`, a digest); what it was packed from are the very arrays that a
-program was given, and nobody may be able to write them: pieces made of writable arrays are never shared.
+What packed a piece is its program's to say (`packing`, a digest, or AS_IT_IS); what it was packed from are the very
+arrays that a program was given, and nobody may be able to write them: pieces made of writable arrays are never shared.
 Owner. A block owns one allocation, with all pieces that one program's setup packed. Executables keep the blocks that
 their pieces lie in; the memory ends with the last of them.
 Threads. `SHARED.lock` is held from looking pieces up until what was not found has been packed and noted.
@@ -21,6 +21,8 @@ from rlx.driver import Device, DeviceArena
 from rlx.driver.fork import renew_in_child
 
 Key = tuple[str, str, tuple[int, ...]]
+#: How a weight is packed that programs read as it is, but not from its file.
+AS_IT_IS = ""
 
 
 class PackedBlock:
@@ -99,8 +101,7 @@ def without(setup: BoundProgram, bases: Collection[int]) -> BoundProgram:
     """The steps of setup without the launches that write to these bases."""
     left_out = setup.twin()
     left_out.records = setup.records.copy()
-    slots = setup.relocations[np.isin(setup.relocations[:, 1], list(bases)), 0]
-    for record in np.searchsorted(setup.records[:, 2], slots, side="right") - 1:
+    for record in setup.launches_at(bases):
         left_out.records[record] = (JUMP, 0, setup.records[record, 2], 0, 1, 0, record + 1, 0)
     return left_out
 

@@ -48,7 +48,7 @@ def _function(module: ir.Module, target: Target, dtype: DType) -> ir.Function:
     rows = []
     for i in range(lanes):
         row = b.select(b.icmp_signed("<", I64(i), last), I64(i), last)
-        rows.append(b.load(b.gep(source, [b.mul(row, step)], source_etype=I8), align=size, typ=vector))
+        rows.append(b.load(b.gep(source, [b.mul(row, step)], source_etype=I8), align=1, typ=vector))
     for j, value in enumerate(transpose(ValueEmitter(module, b, target), rows)):
         b.store(value, b.gep(to, [b.mul(I64(j), pitch)], source_etype=I8), align=size)
     b.ret_void()

@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import numpy as np
@@ -137,8 +137,13 @@ class BoundProgram:
         self._started = False
         self.state[TAKEN] = 1
 
-    def bind(self, bases: np.ndarray, fixed: np.ndarray, scratch: DeviceArena, stride: int) -> None:
-        """Resolve the slots whose base is fixed (bool a base); the rest are resolved by the walker at each run."""
+    def bind(
+        self, bases: np.ndarray, fixed: np.ndarray, scratch: DeviceArena, stride: int, *, slice_ns: int = SLICE_NS
+    ) -> None:
+        """Resolve the slots whose base is fixed (bool a base); the rest are resolved by the walker at each run.
+
+        slice_ns: how long a run goes on, by its estimated costs, before it comes back.
+        """
         self.bases = bases
         now = fixed[self.relocations[:, 1]]
         slots, base, offset = self.relocations[now].T
@@ -150,7 +155,7 @@ class BoundProgram:
         state[RELOCATION_COUNT] = len(self.late)
         state[TABLE] = self.table.ctypes.data
         state[BASES] = bases.ctypes.data
-        state[BUDGET] = SLICE_NS
+        state[BUDGET] = slice_ns
         state[SCRATCH] = scratch.address
         state[SCRATCH_STRIDE] = stride
         state[OBJECTS] = self._arguments
@@ -167,17 +172,23 @@ class BoundProgram:
 
     def streams(self, base: int, nbytes: int) -> bool:
         """Whether a launch is long enough to read all `nbytes` bytes at this base, as a gather of some rows is not."""
-        slots = self.relocations[self.relocations[:, 1] == base, 0]
-        readers = self.records[np.searchsorted(self.records[:, 2], slots, side="right") - 1]
-        return bool((readers[:, 5] * MOST_READ >= nbytes).any())
+        return bool((self.records[self.launches_at([base]), 5] * MOST_READ >= nbytes).any())
 
-    def run(self) -> None:
-        """Run to the end, coming back between kernels now and then so that signals are served."""
+    def launches_at(self, bases: Collection[int]) -> np.ndarray:
+        """The numbers of the records with an operand at one of these bases."""
+        slots = self.relocations[np.isin(self.relocations[:, 1], list(bases)), 0]
+        return np.searchsorted(self.records[:, 2], slots, side="right") - 1
+
+    def run(self, between: Callable[[int], object] = lambda record: None) -> None:
+        """Run to the end, coming back between kernels now and then so that signals are served.
+
+        between: told of each coming back, with the number of the record that is next.
+        """
         if not self._started:
             self.start()
         try:
-            if self.walk():
-                self.go_on()
+            while self.walk():
+                between(int(self.state[PC]))
         except BaseException:
             self.abandon()
             raise

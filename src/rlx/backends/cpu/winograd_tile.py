@@ -99,7 +99,7 @@ class _Emitter:
         return self.builder.gep(pointer, [offset], source_etype=self.element)
 
     def load(self, pointer: ir.Value) -> ir.Value:
-        return self.builder.load(pointer, align=self.align, typ=self.vector)
+        return self.builder.load(pointer, align=1, typ=self.vector)
 
     def store_all(self, square: Sequence[Sequence[ir.Value]], place: ir.Value, distance: ir.Value) -> None:
         """Every value, row by row, `distance` apart from `place` on."""

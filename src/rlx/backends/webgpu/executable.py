@@ -26,6 +26,7 @@ from rlx.backends.webgpu.shader import shader_module
 from rlx.backends.webgpu.timestamps import Timestamps
 from rlx.backends.webgpu.walk import Prepared, Walk
 from rlx.driver import Artifact, Buffer, Device, DeviceArena
+from rlx.driver.file_map import let_pages_go
 from rlx.driver.planner import MemoryPlan
 from rlx.errors import DriverError
 from rlx.ir import TensorType, dtypes
@@ -87,6 +88,7 @@ class WebGpuExecutable:
         for name, type in self.parameters.items():
             weight = Buffer.empty(type, self.device, name=f"parameter {name}")
             weight.copy_from(Buffer.from_numpy(np.ascontiguousarray(arrays[name])))
+            let_pages_go(arrays[name])
             self._weights.append(weight)
         with self._new_arena("setup") as arena:
             spaces = {"arena": arena.address, "persistent": self._persistent.address, **self._spaces(self._weights)}

@@ -1,6 +1,7 @@
 """Loads and stores of lanes: contiguous, uniform, gathered, masked, complex.
 
-Pointers are to the first element; alignment is the element's own. Masked-off lanes touch no memory on any target.
+Pointers are to the first element. What is stored to is aligned to its elements; what is loaded need not be, for weights
+lie where their file has them. Masked-off lanes touch no memory on any target.
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ class MemoryEmitter(ValueEmitter):
             mask = every if mask is None else mask
             call = self.call(name, wide, [pointers, mask, constant(wide, 0)])
             call.arg_attributes[0] = ir.values.ArgumentAttributes()
-            call.arg_attributes[0].align = self._size(type_)
+            call.arg_attributes[0].align = 1
             return call
         b = self.builder
         if mask is not None:
@@ -363,7 +364,7 @@ class MemoryEmitter(ValueEmitter):
         return type_.width // 8 if isinstance(type_, ir.IntType) else 8 if suffix(type_) == "f64" else 4
 
     def _load(self, pointer: ir.Value, type_: ir.Type, element: ir.Type) -> ir.Value:
-        return self.builder.load(pointer, align=self._size(element), typ=type_)
+        return self.builder.load(pointer, align=1, typ=type_)
 
     def _store(self, value: ir.Value, pointer: ir.Value, element: ir.Type) -> None:
         self.builder.store(value, pointer, align=self._size(element))
@@ -384,7 +385,7 @@ class MemoryEmitter(ValueEmitter):
     ) -> ir.Value:
         call = self.call(f"llvm.masked.load.{suffix(wide)}.p0", wide, [pointer, mask, fill])
         call.arg_attributes[0] = ir.values.ArgumentAttributes()
-        call.arg_attributes[0].align = self._size(element)
+        call.arg_attributes[0].align = 1
         return call
 
     def _opaque(self, mask: ir.Value) -> ir.Value:

@@ -1,8 +1,8 @@
 """ONNX tensors -> NumPy arrays, without copies where the file's layout allows it.
 
-Arrays that come from `raw_data` are read-only views of the bytes that were read; those that come from external data are
-read-only memory maps. External data is read only from inside the model's own folder: an absolute path, a `..` or a
-link that leads out is refused, for a model file is not trusted to name other files of this machine.
+Large arrays of `raw_data`, and all of external data, look at a map of their file (`rlx.driver.file_map`) and need not
+be aligned; all arrays are read-only. External data is read only from inside the model's own folder: an absolute path, a
+`..` or a link that leads out is refused, for a model file is not trusted to name other files of this machine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlx.driver.file_map import map_open_file
 from rlx.errors import DamagedModel, ExternalDataRefused, ModelNotFound, UnsupportedModel
 from rlx.frontends.onnx.schema import EXTERNAL, ElementType
 from rlx.frontends.onnx.wire import Message
@@ -131,7 +132,8 @@ def _external(tensor: Message, dtype: DType, shape: tuple[int, ...], count: int,
     if dtype not in (dtypes.i4, dtypes.u4):
         # A file may hold more than the tensor needs only where no length is given.
         length = length if "length" in entries else min(length, count * dtype.itemsize)
-    raw = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=(length,))
+    with path.open("rb") as file:
+        raw = map_open_file(file, path).array(offset, offset + length)
     return _from_bytes(raw, dtype, count, what).reshape(shape)
 
 

@@ -1,15 +1,15 @@
 """Protocol-buffer messages, read from a file by schemas: the wire format, and nothing of any one kind of message.
 
 A `Message` has an attribute for each field of its schema, with proto's defaults where the file has none; unknown fields
-are passed over. Large byte strings (`BLOB`) are read from the file into arrays of their own, aligned for any element,
-so that weights come into memory once; all else is read through a map of the file, which ends with the reading.
+are passed over. Byte strings for arrays (`BLOB`) are arrays: large ones are left in the file and looked at through a
+map of it, which lives as long as they do (`rlx.driver.file_map`), so that loading a model reads no weights; small ones
+are arrays of their own, aligned for any element.
 
 Source: "Encoding", the Protocol Buffers documentation, protobuf.dev.
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from rlx.driver.file_map import FileMap, map_open_file
+
 #: Messages nest at most so deep, as in other readers.
 _DEPTH = 100
+#: Bytes from which on a string for an array stays in the file.
+_LARGE = 64 << 10
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 
 
@@ -111,12 +115,12 @@ def read_message(schema: Schema, path: Path) -> Message:
     with path.open("rb", buffering=0) as file:
         if not path.stat().st_size:
             raise WireError("the file is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(data, file).message(schema, 0, len(data), 0)
+        data = map_open_file(file, path)
+        return _Reader(data, file).message(schema, 0, len(data), 0)
 
 
 class _Reader:
-    def __init__(self, data: mmap.mmap, file: FileIO) -> None:
+    def __init__(self, data: FileMap, file: FileIO) -> None:
         self._data = data
         self._file = file
 
@@ -183,7 +187,9 @@ class _Reader:
         raise WireError(f"the number before byte {at} does not end")
 
     def _blob(self, start: int, end: int) -> np.ndarray:
-        """Bytes of the file, read past the map of it."""
+        """Bytes of the file; a few of them are read past the map of it."""
+        if end - start >= _LARGE:
+            return self._data.array(start, end)
         array = np.empty(end - start, np.uint8)
         done = 0
         self._file.seek(start)
