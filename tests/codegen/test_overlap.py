@@ -57,7 +57,17 @@ def test_rows_have_the_bits_of_plain_loops_wherever_they_lie(
     run("plain", values, expected, grid=ROWS)
     np.testing.assert_allclose(expected[[0, 2, 4, 5]].sum(1), 1, rtol=1e-5)
     item, size = dtype.itemsize, values.nbytes
-    places = [(0, 0), (0, 2048), (item, item), (16, 0), (0, 4096 - 64), (3 * item, 2048 + item), (64, 320)]
+    places = [
+        (0, 0),
+        (0, 2048),
+        (item, item),
+        (16, 0),
+        (0, 4096 - 64),
+        (3 * item, 2048 + item),
+        (64, 320),
+        (0, 704),
+        (0, 2560),
+    ]
     given = np.empty(size + 3 * 4096, np.uint8)
     for source, result in [*places, (0, 2)]:
         x = placed(given, source, values.shape, dtype)

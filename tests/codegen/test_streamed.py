@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -44,15 +45,15 @@ def at_byte(memory: np.ndarray, offset: int, count: int, dtype: np.dtype) -> np.
 def test_every_size_at_every_place_in_a_cache_line_has_the_bits_of_plain_stores(target: Target) -> None:
     kernels = Loaded({"streamed": erf_to(f32, streamed=True), "plain": erf_to(f32, streamed=False)}, target)
     rng = np.random.default_rng(0)
-    given = np.zeros(1024, np.uint8)
-    for size in range(201):
+    given = np.zeros(2048, np.uint8)
+    for size in range(281):
         for offset in range(size % 4 * 4, 64, 16):
             x = at_byte(given, int(rng.integers(16)) * 4, size, np.dtype(np.float32))
             x[:] = rng.standard_normal(size)
             x[rng.integers(0, 10, size) == 0] = np.nan
             expected = np.empty(size, np.float32)
             kernels("plain", x, expected, sizes=(size,))
-            memory = np.full(1024, 0xA5, np.uint8)
+            memory = np.full(2048, 0xA5, np.uint8)
             got = at_byte(memory, offset, size, np.dtype(np.float32))
             kernels("streamed", x, got, sizes=(size,))
             np.testing.assert_array_equal(got.view(np.int32), expected.view(np.int32))
@@ -107,11 +108,31 @@ def test_what_streamed_results_are_made_of_is_fetched_ahead() -> None:
     assert "prefetcht0" not in text(erf_to(f32, streamed=False))
 
 
+@pytest.mark.parametrize(("target", "abreast"), [("avx512", 8), ("avx2", 4)])
+def test_a_turn_loads_all_its_vectors_before_it_stores_the_first(target: str, abreast: int) -> None:
+    blocks = re.split(r"^[\w.]+:.*$", text(erf_to(i32, streamed=True, source=i32), target), flags=re.MULTILINE)
+    turn = max((b.splitlines() for b in blocks), key=lambda lines: sum("movnt" in line for line in lines))
+    stores = [at for at, line in enumerate(turn) if "movnt" in line]
+    loads = [at for at, line in enumerate(turn) if "(%rdi" in line]
+    assert len(stores) == len(loads) == abreast
+    assert max(loads) < min(stores)
+
+
 def test_what_the_kernel_reads_back_stays_in_the_caches() -> None:
     kernel = erf_to(f32, streamed=True)
     (out,) = (m for m in kernel.args if m.writable)
     again = Loop(I, N, (Store(out, (I,), Apply("neg", (Load(out, (I,)),), f32)),), "vector")
     assert "movnt" not in text(replace(kernel, body=(*kernel.body, again)))
+
+
+def test_what_the_loop_stores_before_it_reads_it_has_the_bits_of_plain_stores() -> None:
+    x, out = erf_to(i32, streamed=True, source=i32).args
+    kept = Memory("kept", i32, (1,), writable=True)
+    body = (Store(kept, (I,), Load(x, (I,))), Store(out, (I,), Apply("neg", (Load(kept, (I,)),), i32)))
+    kernel = LoopKernel("test", (x, kept, out), G, index(1), (Loop(I, N, body, "vector"),), sizes=(N,))
+    given, between, got = np.arange(300, dtype=np.int32), np.zeros(300, np.int32), np.zeros(300, np.int32)
+    Loaded({"k": kernel}, TARGETS[-1])("k", given, between, got, sizes=(300,))
+    np.testing.assert_array_equal(got, -given)
 
 
 def test_a_loop_that_also_adds_up_keeps_the_order_of_its_sum() -> None:

@@ -119,7 +119,7 @@ class FunctionEmitter(ExpressionEmitter):
         return self.load_lanes(pointer, memory.dtype, lanes, mask)
 
     @contextmanager
-    def lanes(self, env: Mapping[Var, Value], lanes: int, along: Var | None, mask: ir.Value | None) -> Iterator[None]:
+    def lanes(self, env: Mapping[Var, Value], lanes: int, along: Var | None, mask: ir.Value | None) -> Iterator[Frame]:
         """A frame in which `lanes` values of `along` are computed at once."""
         with self.scope():
             frame = self.frame
@@ -127,7 +127,15 @@ class FunctionEmitter(ExpressionEmitter):
             if along is not None:
                 frame.along, frame.varying = along.name, frame.varying | {along.name}
             self.bind_values(env)
-            yield
+            yield frame
+
+    @contextmanager
+    def again(self, frame: Frame) -> Iterator[None]:
+        """A frame that was left, with all that it has computed."""
+        outer, self.frame = self.frame, frame
+        yield
+        self.frame = outer
+        outer.volatile.clear()
 
     @contextmanager
     def scope(self) -> Iterator[Frame]:

@@ -1,9 +1,9 @@
 """Loop kernels: the grid, loops, vector loops, variables and branches.
 
-A vector loop runs a full vector of lanes at a time, `unroll` vectors in one turn. What is left over runs in vectors
-with a mask, on targets that mask loads and stores, and element by element elsewhere. Each of these is the same code
-on other values, and no product fuses with a sum except where an accumulation says so, so that an element's result
-does not depend on where in the loop it stood.
+A vector loop runs a full vector of lanes at a time, `unroll` vectors in one turn, or several that are computed before
+the first is stored (`vectors_abreast`). What is left over runs in vectors with a mask, on targets that mask loads and
+stores, and element by element elsewhere. Each of these is the same code on other values, and no product fuses with a
+sum except where an accumulation says so, so that an element's result does not depend on where in the loop it stood.
 
 Accumulation across a vector loop goes to `unroll` vectors of partial results, combined at the end: pairwise, then lanes
 in a tree, then with the variable's value before. That order depends on the kernel and the target alone.
@@ -52,6 +52,7 @@ from rlx.codegen.llvm.streamed import (
     iterations_before,
     iterations_of_a_line,
     streamed_store,
+    vectors_abreast,
 )
 from rlx.codegen.llvm.turned import turn, turned_loads
 from rlx.codegen.llvm.types import I64, Value, constant, dtype_constant, real
@@ -229,17 +230,27 @@ def vector_loop(f: FunctionEmitter, loop: Loop, extent: ir.Value, lanes: int, be
             masked_part(f, loop, I64(0), first, lanes, {}, streamed)
         else:
             _one_by_one(f, loop, I64(0), first)
-    full = whole_part(f, first, extent, unroll * lanes)
+    abreast = unroll if streamed is None else vectors_abreast(f)
+    full = whole_part(f, first, extent, abreast * lanes)
     if beside is not None:
         first = beside.until
         with f.loop(I64(0), first, lanes) as index:
             beside.emit(index)
             lanes_body(f, loop, index, lanes, None, partials[0], ahead=ahead)
     if not _is_zero(full):
-        with f.loop(first, full, unroll * lanes) as index:
-            for turn in range(unroll):
-                start = f.integer_add(index, I64(turn * lanes))
-                lanes_body(f, loop, start, lanes, None, partials[turn], streamed, ahead=ahead)
+        with f.loop(first, full, abreast * lanes) as index:
+            starts = [f.integer_add(index, I64(turn * lanes)) for turn in range(abreast)]
+            if streamed is not None:
+                _abreast(f, loop, starts, lanes, streamed, ahead)
+            else:
+                for start, partial in zip(starts, partials, strict=True):
+                    lanes_body(f, loop, start, lanes, None, partial, ahead=ahead)
+    if abreast > unroll:
+        lines = whole_part(f, first, extent, unroll * lanes)
+        with f.loop(full, lines, unroll * lanes) as index:
+            starts = [f.integer_add(index, I64(turn * lanes)) for turn in range(unroll)]
+            _abreast(f, loop, starts, lanes, streamed, ahead)
+        full = lines
     rest = full if masked else whole_part(f, first, extent, lanes)
     if not masked and unroll > 1 and not _equal(full, rest):
         with f.loop(full, rest, lanes) as index:
@@ -267,6 +278,27 @@ def masked_part(
     with f.loop(start, stop, lanes) as index:
         left = f.builder.sub(stop, index)
         lanes_body(f, loop, index, lanes, f.mask_for(left, lanes), partials, streamed, left)
+
+
+def _abreast(
+    f: FunctionEmitter, loop: Loop, starts: Sequence[ir.Value], lanes: int, streamed: Store, ahead: int
+) -> None:
+    """The streamed loop's body for vectors from each start on: all are computed before the first is stored."""
+    frames = []
+    for start in starts:
+        with f.lanes({loop.var: start}, lanes, loop.var, None) as frame:
+            frame.ahead, frame.streamed = ahead, streamed.memory.name
+            for stmt in loop.body:
+                if isinstance(stmt, Let):
+                    f.bind(stmt.var, stmt.value)
+                elif isinstance(stmt, Store):
+                    f.value(stmt.value)
+            frames.append(frame)
+    for frame in frames:
+        with f.again(frame):
+            for stmt in loop.body:
+                if isinstance(stmt, Store):
+                    f.emit_store(stmt)
 
 
 def _join(f: FunctionEmitter, loop: Loop, first: ir.Value, lanes: int, streamed: Store, joint: Seam) -> None:

@@ -24,8 +24,9 @@ from rlx.codegen.llvm.types import I8, I64, dtype_constant
 from rlx.codegen.target import Target
 from rlx.ir.dtypes import i64
 
-#: Bytes: of a page, whose size the processor's check of loads against stores knows; of a line; that keep two apart.
-_PAGE, _LINE, _APART = 4096, 64, 256
+#: Bytes: of a page, whose size the processor's check of loads against stores knows; of a line; that keep two apart
+#: (measured: on Zen 4 loads wait for stores at up to 448 bytes behind them).
+_PAGE, _LINE, _APART = 4096, 64, 768
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,8 @@ def _place_apart(f: FunctionEmitter, overlap: Overlap, streamed: Store) -> ir.Va
 
     A processor takes a load for the reader of an earlier store whose address ends in the same twelve bits, and waits
     for what is stored. Addresses that one turn reads and another, shortly before, writes are therefore kept apart: the
-    private memories lie half a page behind what is read, or a quarter where the result does, and writing begins a few
-    lines earlier where it would be as far in its page as reading is.
+    private memories lie half a page behind what is read, or three quarters where the result does, and writing begins
+    some lines earlier where it would be as far in its page as reading is, or little farther.
     """
     b = f.builder
     reads = [e for e in expressions(overlap.compute.body) if isinstance(e, Load) and e.memory.name in f.arguments]
@@ -168,11 +169,11 @@ def _place_apart(f: FunctionEmitter, overlap: Overlap, streamed: Store) -> ir.Va
 
     def meets(distance: int) -> ir.Value:
         """Whether the result lies where, `distance` behind what is read, loads would meet it."""
-        behind = b.and_(b.sub(b.sub(target, source), I64(distance - 2 * _LINE)), I64(_PAGE - 1))
-        return b.icmp_unsigned("<", behind, I64(_APART))
+        behind = b.and_(b.sub(b.sub(target, source), I64(distance - _LINE)), I64(_PAGE - 1))
+        return b.icmp_unsigned("<", behind, I64(_LINE + _APART))
 
     at_half = meets(_PAGE // 2)
-    place = b.add(source, b.select(at_half, I64(_PAGE // 4), I64(_PAGE // 2)))
+    place = b.add(source, b.select(at_half, I64(3 * _PAGE // 4), I64(_PAGE // 2)))
     for local in overlap.filled:
         spare = _PAGE // local.memory.dtype.itemsize
         memory = f.local_memory(local.memory, local.elements + spare)

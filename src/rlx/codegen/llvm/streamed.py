@@ -94,6 +94,16 @@ def find_seam(f: FunctionEmitter, loop: Loop, store: Store, extent: ir.Value, la
     return Seam(line, b.and_(whole, later), b.and_(whole, earlier))
 
 
+def vectors_abreast(f: FunctionEmitter) -> int:
+    """How many vectors a turn of a streamed loop computes before it stores the first: a quarter of the registers.
+
+    A processor takes a load for the reader of a store shortly before whose address ends in the same twelve bits, and
+    waits for it. Loads that come before the stores of several vectors meet none, but for the first of them, however
+    memory lies.
+    """
+    return 8 if f.target.has("avx512f") else 4
+
+
 def bytes_ahead(f: FunctionEmitter, loop: Loop, extent: ir.Value, streamed: Store | None) -> int:
     """How far ahead a loop fetches what it loads (see `Frame.ahead`), in kernels that store past the caches.
 
