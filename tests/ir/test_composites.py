@@ -114,6 +114,12 @@ def test_the_threshold_itself_is_not_above_it() -> None:
     assert got.tolist() == [0.0, float(np.nextafter(np.float32(1), np.float32(2))), 0.0]
 
 
+def test_hard_swish_of_a_large_number_is_that_number() -> None:
+    x = np.array([np.finfo(np.float32).max, 1e38, 3, -3, -1e38], np.float32)
+    got = interpret(parse_text("graph g (%x: f32[5]) { %y = hard_swish(%x) return y=%y }"), {"x": x})["y"]
+    np.testing.assert_array_equal(got, np.maximum(x, 0))
+
+
 def test_bfloat16_is_computed_in_f32_and_rounded_once() -> None:
     x = (np.random.default_rng(5).normal(size=(4, 96)) * 3).astype(dtypes.bf16.numpy)
     for call in ("softmax(%x)", "gelu(%x)", "rms_norm(%x, %x1)", "silu(%x)"):

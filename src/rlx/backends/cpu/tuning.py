@@ -130,7 +130,7 @@ class Tuner:
                 break
             documents |= self._measure(batch, self._clock() + left * min(1.0, 2 * _TOGETHER / (len(names) - first)))
         rows = [
-            _row(sites[name], document, "record" if name in before else "now" if document else "")
+            _row(sites[name], document, "record" if name in before else "compile" if document else "")
             for name, document in documents.items()
         ]
         schedules = {name: _read(choices[name], document["best"]) for name, document in documents.items() if document}
@@ -255,7 +255,7 @@ def _copies(candidate: Candidate, packed: int) -> int:
 
 
 def _row(site: _Site, document: Mapping[str, Any] | None, measured: str) -> dict[str, Any]:
-    """What a report says about a site. measured: "now", "record", or "" where the default was taken unmeasured."""
+    """What a report says about a site. measured: when it was compiled ("compile"), before ("record"), or never ("")."""
     launch = site.known[site.default].launch
     best = site.default if document is None else _read(site.choices, document["best"])
     times = {} if document is None else _times(document, site.choices)

@@ -133,7 +133,7 @@ def _hard_sigmoid(b: GraphBuilder, x: Value, attrs: Attrs) -> Value:
 
 def _hard_swish(b: GraphBuilder, x: Value, attrs: Attrs) -> Value:
     six = b.binary("min", b.binary("max", b.binary("add", x, 3), 0), 6)
-    return b.binary("div", b.binary("mul", x, six), 6)
+    return b.binary("mul", x, b.binary("div", six, 6))  # six times a large x would overflow
 
 
 def _gelu(b: GraphBuilder, x: Value, attrs: Attrs) -> Value:
@@ -174,7 +174,7 @@ _unary(
     attrs={"alpha": 0.2, "beta": 0.5},
     variants=({"alpha": 1 / 6, "beta": 0.4},),
 )
-_unary("hard_swish", "x * relu6(x + 3) / 6.", _hard_swish)
+_unary("hard_swish", "x * (relu6(x + 3) / 6).", _hard_swish)
 _unary(
     "gelu",
     'x times the normal distribution function of x; approximate="tanh" for the formula with tanh.',
