@@ -63,7 +63,7 @@ class DepthwisePixels(PixelConvolution):
         return self._taps * self._channels * self.dtype.itemsize
 
     def pack(self) -> TemplateKernel:
-        """The setup kernel: for each vector of channels the weights of all kernel positions, one position a grid index."""
+        """The setup kernel: for each vector of channels the weights of all positions, one position a grid index."""
         spec = self.spec
         strides = [s for s in spec.w.strides if isinstance(s, int)]
 
