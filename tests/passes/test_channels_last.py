@@ -106,6 +106,53 @@ def test_what_cannot_follow_reads_the_value_as_it_was() -> None:
     assert transposes(after) == [TO_LAST, TO_FIRST]
 
 
+def test_a_model_s_own_transpose_of_what_lies_channels_last_is_none() -> None:
+    b = GraphBuilder()
+    y = conv(b, image(b), 8, "w")
+    after = rewritten(b.build([b.binary("max", b.emit("transpose", y, permutation=TO_LAST), 0.0)]))
+    assert transposes(after) == [TO_LAST]
+
+
+def test_another_transpose_reads_the_value_as_it_lies() -> None:
+    b = GraphBuilder()
+    y = conv(b, image(b), 8, "w")
+    after = rewritten(b.build([b.emit("transpose", y, permutation=(3, 1, 0, 2))]))
+    assert transposes(after) == [TO_LAST, (2, 3, 0, 1)]
+
+
+def test_patches_of_an_image_become_a_sequence_in_place() -> None:
+    b = GraphBuilder()
+    y = b.emit("reshape", conv(b, image(b), 8, "w"), shape=(2, 8, 30))
+    after = rewritten(b.build([b.emit("transpose", y, permutation=(0, 2, 1))]))
+    assert transposes(after) == [TO_LAST]
+    assert after.producers[after.outputs[0]].op == "reshape"
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (2, 8, 1)])
+def test_a_pooled_image_loses_its_spatial_dimensions_in_place(shape: tuple[int, ...]) -> None:
+    b = GraphBuilder()
+    none = (0, 0)
+    y = b.emit(
+        "reduce_window_max", conv(b, image(b), 8, "w"), window=(1, 1, 6, 5), strides=(1, 1, 1, 1), padding=(none,) * 4,
+        base_dilation=(1, 1, 1, 1), window_dilation=(1, 1, 1, 1),
+    )  # fmt: skip
+    after = rewritten(b.build([b.emit("reshape", y, shape=shape)]))
+    (reshape,) = (n for n in after.nodes if n.op == "reshape")
+    assert reshape.output.type.sizes == (2, *shape[2:], 8)
+
+
+def test_a_sequence_that_is_a_view_of_a_transposed_one_keeps_its_order() -> None:
+    """Else all that is ever added to it would be transposed."""
+    b = GraphBuilder()
+    x = image(b)
+    flat = b.emit("reshape", b.emit("cumsum", conv(b, x, 8, "w"), dimension=1), shape=(2, 8, 30))
+    sequence = b.emit("transpose", flat, permutation=(0, 2, 1))
+    start = b.constant(np.ones((2, 1, 8), np.float32))
+    longer = b.emit("concatenate", start, sequence, dimension=1)
+    after = rewritten(b.build([b.emit("add", longer, b.constant(np.ones((2, 31, 8), np.float32)))]))
+    assert all(n.output.type.sizes == (2, 31, 8) for n in after.nodes if n.op in ("add", "concatenate"))
+
+
 def test_a_graph_whose_convolutions_the_backend_does_not_take_stays() -> None:
     b = GraphBuilder()
     graph = b.build([conv(b, image(b), 8, "w")])

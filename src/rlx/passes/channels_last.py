@@ -6,12 +6,17 @@ and the second transpose moves behind it. At the end transposes are left where t
 of them. Values keep their bits. A depthwise convolution is taken only where its image lies channels last already: it
 does too little with each element to be worth bringing them into another order.
 
+A model has transposes of its own. Behind a value that lies channels last they meet the pass's and cancel. But a
+sequence [N, L, C] that a model once transposed from [N, C, L] is no image: nothing moves behind such a transpose of
+three dimensions, or all that the sequence is added to would have to follow. One of four or more is a layout's.
+
 No simplification may follow: it would cancel the pairs that say how values lie.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from rlx.ir.graph import Graph, Node, Value
@@ -41,19 +46,7 @@ def channels_last(graph: Graph, takes: Callable[[Node], bool]) -> Graph:
     if not taken:
         return graph
 
-    def visit(b: Rewriter, node: Node) -> tuple[Value, ...] | None:
-        if not node.outputs or node.outputs[0] in static:
-            return None
-        if node.outputs[0] in taken:
-            if _is_depthwise(node) and _under(b, node.inputs[0]) is None:
-                return None
-            y = b.emit(node.op, *node.inputs, **node.attrs)
-            return (_first(b, _transposed(b, y)),)
-        rule = _rule(node)
-        value = None if rule is None else rule(b, node)
-        return None if value is None else (value,)
-
-    return eliminate_dead(eliminate_common(rewrite(graph, visit)))
+    return eliminate_dead(eliminate_common(rewrite(graph, _Layout(static, taken).visit)))
 
 
 def _is_depthwise(node: Node) -> bool:
@@ -69,11 +62,6 @@ def _order(rank: int) -> tuple[int, ...]:
 def _undo(rank: int) -> tuple[int, ...]:
     """Where each dimension of [N, C, ...] comes from in [N, ..., C]."""
     return (0, rank - 1, *range(1, rank - 1))
-
-
-def _first(b: Rewriter, value: Value) -> Value:
-    """[N, ..., C] seen as [N, C, ...]."""
-    return b.emit("transpose", value, permutation=_undo(value.type.rank))
 
 
 def _under(b: Rewriter, value: Value) -> Value | None:
@@ -104,32 +92,87 @@ def _transposed(b: Rewriter, value: Value) -> Value:
     return b.emit("broadcast_in_dim", x, shape=shape, broadcast_dims=tuple(sorted(places)))
 
 
-def _rule(node: Node) -> Callable[[Rewriter, Node], Value | None] | None:
-    if len(node.outputs) != 1 or (node.output.type.rank < 3 and node.op not in REDUCTIONS):
-        return None
-    if node.op in _BY_DIMENSION:
-        return _by_dimension
-    if node.op in REDUCTIONS:
-        return _reduction
-    if node.op == "concatenate":
-        return _concatenation
-    return _pointwise if is_pointwise(node) else None
+class _Layout:
+    """One rewrite. own: the transposes [N, ..., C] -> [N, C, ...] that it has made."""
 
+    def __init__(self, static: AbstractSet[Value], taken: AbstractSet[Value]) -> None:
+        self._static, self._taken = static, taken
+        self._own: set[Value] = set()
 
-def _pointwise(b: Rewriter, node: Node) -> Value | None:
-    if all(_under(b, v) is None for v in node.inputs) or any(v.type.rank < 3 for v in node.inputs):
-        return None
-    return _first(b, b.emit(node.op, *(_transposed(b, v) for v in node.inputs), **node.attrs))
+    def visit(self, b: Rewriter, node: Node) -> tuple[Value, ...] | None:
+        if not node.outputs or node.outputs[0] in self._static:
+            return None
+        if node.outputs[0] in self._taken:
+            if _is_depthwise(node) and _under(b, node.inputs[0]) is None:
+                return None
+            y = b.emit(node.op, *node.inputs, **node.attrs)
+            return (self._first(b, _transposed(b, y)),)
+        rule = self._rule(node)
+        value = None if rule is None else rule(b, node)
+        return None if value is None else (value,)
 
+    def _first(self, b: Rewriter, value: Value) -> Value:
+        """[N, ..., C] seen as [N, C, ...]."""
+        seen = b.emit("transpose", value, permutation=_undo(value.type.rank))
+        self._own.add(seen)
+        return seen
 
-def _by_dimension(b: Rewriter, node: Node) -> Value | None:
-    x, *others = node.inputs
-    found = _under(b, x)
-    if found is None:
-        return None
-    order = _order(x.type.rank)
-    attrs = {name: _reordered(node.attrs[name], order) for name in _BY_DIMENSION[node.op]}
-    return _first(b, b.emit(node.op, found, *others, **{**node.attrs, **attrs}))
+    def _lies_so(self, b: Rewriter, value: Value) -> bool:
+        """Whether what is computed of `value` should lie channels last, as it does."""
+        return value in self._own or (value.type.rank > 3 and _under(b, value) is not None)
+
+    def _rule(self, node: Node) -> Callable[[Rewriter, Node], Value | None] | None:
+        if len(node.outputs) != 1 or (node.output.type.rank < 3 and node.op not in (*REDUCTIONS, "reshape")):
+            return None
+        if node.op in _BY_DIMENSION:
+            return self._by_dimension
+        if node.op in REDUCTIONS:
+            return _reduction
+        rules = {"concatenate": self._concatenation, "transpose": self._transpose, "reshape": self._reshape}
+        return rules.get(node.op, self._pointwise if is_pointwise(node) else None)
+
+    def _pointwise(self, b: Rewriter, node: Node) -> Value | None:
+        if not any(self._lies_so(b, v) for v in node.inputs) or any(v.type.rank < 3 for v in node.inputs):
+            return None
+        return self._first(b, b.emit(node.op, *(_transposed(b, v) for v in node.inputs), **node.attrs))
+
+    def _by_dimension(self, b: Rewriter, node: Node) -> Value | None:
+        x, *others = node.inputs
+        found = _under(b, x)
+        if found is None or not self._lies_so(b, x):
+            return None
+        order = _order(x.type.rank)
+        attrs = {name: _reordered(node.attrs[name], order) for name in _BY_DIMENSION[node.op]}
+        return self._first(b, b.emit(node.op, found, *others, **{**node.attrs, **attrs}))
+
+    def _concatenation(self, b: Rewriter, node: Node) -> Value | None:
+        """Where most of what is joined lies channels last."""
+        elements = sum(v.type.elements for v in node.inputs if self._lies_so(b, v))
+        if 2 * elements <= node.output.type.elements:
+            return None
+        dimension: Any = node.attrs["dimension"]
+        parts = [_transposed(b, v) for v in node.inputs]
+        joined = b.emit("concatenate", *parts, dimension=_order(node.output.type.rank).index(dimension))
+        return self._first(b, joined)
+
+    def _transpose(self, b: Rewriter, node: Node) -> Value | None:
+        """A model's own transpose of what lies channels last: of that as it lies, or nothing at all."""
+        (x,) = node.inputs
+        if x not in self._own:
+            return None
+        permutation: Any = node.attrs["permutation"]
+        found, undo = b.producers[x].inputs[0], _undo(x.type.rank)
+        joint = tuple(undo[d] for d in permutation)
+        return found if joint == tuple(range(x.type.rank)) else b.emit("transpose", found, permutation=joint)
+
+    def _reshape(self, b: Rewriter, node: Node) -> Value | None:
+        """Where batch and channels stay dimensions of their own: [N, C, H, W] as [N, C, H * W], or the reverse."""
+        (x,) = node.inputs
+        sizes = node.output.type.shape
+        if x not in self._own or len(sizes) < 2 or sizes[:2] != x.type.shape[:2]:
+            return None
+        y = b.emit("reshape", b.producers[x].inputs[0], shape=(sizes[0], *sizes[2:], sizes[1]))
+        return self._first(b, y) if len(sizes) > 2 else y
 
 
 def _reordered(values: Any, order: Sequence[int]) -> tuple[Any, ...]:
@@ -147,13 +190,3 @@ def _reduction(b: Rewriter, node: Node) -> Value | None:
     left = [d for d in order if d not in dimensions]
     back = tuple(left.index(d) for d in sorted(left))
     return reduced if back == tuple(range(len(back))) else b.emit("transpose", reduced, permutation=back)
-
-
-def _concatenation(b: Rewriter, node: Node) -> Value | None:
-    """Where most of what is joined lies channels last."""
-    elements = sum(v.type.elements for v in node.inputs if _under(b, v) is not None)
-    if 2 * elements <= node.output.type.elements:
-        return None
-    dimension: Any = node.attrs["dimension"]
-    parts = [_transposed(b, v) for v in node.inputs]
-    return _first(b, b.emit("concatenate", *parts, dimension=_order(node.output.type.rank).index(dimension)))
