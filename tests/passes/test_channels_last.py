@@ -194,3 +194,18 @@ def test_the_transpose_and_what_follows_it_join_the_convolution_s_kernel() -> No
     first = next(g for g in groups if g.kind == "convolution")
     assert [n.op for n in first.nodes] == ["conv_general", "transpose", "add", "max"]
     assert first.outputs[0].type.sizes == (2, 6, 5, 3)
+
+
+def test_a_sequence_between_convolutions_stays_channels_last() -> None:
+    """Transposes of [N, C, L] there and back are the same one, and only the first belongs to the convolution."""
+    b = GraphBuilder()
+    y = b.emit("reshape", image(b), shape=(2, 3, 30))
+    for name, features in (("w", 8), ("v", 4)):
+        w = b.parameter(name, RNG.normal(0, 1, (features, y.type.sizes[1], 3)).astype(np.float32))
+        y = b.emit(
+            "conv_general", y, w, strides=(1,), padding=((1, 1),), lhs_dilation=(1,), rhs_dilation=(1,), groups=1
+        )
+        y = b.binary("max", y, 0.0)
+    first = next(g for g in fuse(rewritten(b.build([y]))) if g.kind == "convolution")
+    assert [n.op for n in first.nodes] == ["conv_general", "transpose", "max"]
+    assert first.outputs[0].type.sizes == (2, 30, 8)

@@ -110,7 +110,10 @@ def extend(near: Neighbourhood, core: tuple[Node, ...], result: Value) -> tuple[
             return False
         if is_pointwise(node):
             return True
-        return puts_channels_last(node) if convolution else keeps_innermost(node)
+        if not convolution:
+            return keeps_innermost(node)
+        # Of [N, C, L] the transpose that puts channels first again is the same one: it is the reader's.
+        return puts_channels_last(node) and not any(map(puts_channels_last, members))
 
     def joined(node: Node) -> bool:
         nonlocal best

@@ -182,6 +182,24 @@ def test_the_channels_last_kernels_are_taken(runner) -> None:
         assert kernels is not None and kernels.pack is not None and kernels.pack.label == label
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(3, 20, 33, (1,), (3,), padding=((1, 1),)),
+        Case(2, 24, 40, (5, 4), (5, 4)),
+        Case(2, 24, 40, (2, 4), (5, 4), strides=(3, 1), padding=((2, 1), (0, 0))),
+        Case(4, 33, 17, (1, 1), (1, 1)),
+        Case(1, 7, 70, (1, 9), (1, 1), strides=(1, 9)),
+    ],
+    ids=str,
+)
+def test_a_single_pixel_is_computed_by_features(runner, case: Case) -> None:
+    """Its layouts are the same, and lanes along pixels would have one of them."""
+    kernels = CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, False))
+    assert kernels is not None and kernels.pack is not None and kernels.pack.label == "pack_pixels"
+    check(runner, case, extra=True, split=3)
+
+
 def test_an_image_that_lies_channels_last_is_refused_where_the_result_does_not(runner) -> None:
     case = Case(2, 5, 7, (9, 20), (3, 3), padding=SAME, x_strides=channels_last((2, 5, 9, 20)))
     assert CpuTemplates(runner.target).conv(case.spec(), epilogue_for(case, False)) is None

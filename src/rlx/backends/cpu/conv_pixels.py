@@ -96,7 +96,6 @@ def is_channels_last(spec: ConvSpec, epilogue: Epilogue) -> bool:
         and len(stores) == len(epilogue.stores)
         and all(step == 1 for step in written)
         and spec.features > 1
-        and prod(spec.out) > 1
         and spec.w_constant
         and spec.acc_dtype.is_float
         and all(d == 1 for d in spec.lhs_dilation)
