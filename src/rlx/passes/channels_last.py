@@ -3,8 +3,9 @@
 The graph says so with transposes. A convolution that the backend takes gets one behind it, and another that undoes it;
 whatever can work on the transposed value (pointwise ops, pooling, reductions, padding, slices, concatenations) does,
 and the second transpose moves behind it. At the end transposes are left where the layouts meet, and nothing reads most
-of them. Values keep their bits. A depthwise convolution is taken only where its image lies channels last already: it
-does too little with each element to be worth bringing them into another order.
+of them. Values keep their bits, but for sums of transposed convolutions, which leave out zeros. A depthwise convolution
+is taken only where its image lies channels last already: it does too little with each element to be worth bringing them
+into another order.
 
 A model has transposes of its own. Behind a value that lies channels last they meet the pass's and cancel. But a
 sequence [N, L, C] that a model once transposed from [N, C, L] is no image: nothing moves behind such a transpose of
@@ -25,6 +26,7 @@ from rlx.passes.dead import eliminate_dead
 from rlx.passes.group import REDUCTIONS, WINDOWS, is_pointwise
 from rlx.passes.rewrite import Rewriter, rewrite
 from rlx.passes.static import static_values
+from rlx.passes.transposed_conv import as_convolution, is_transposed
 
 #: Ops with one attribute entry a dimension, and those attributes.
 _BY_DIMENSION = {
@@ -105,6 +107,8 @@ class _Layout:
         if node.outputs[0] in self._taken:
             if _is_depthwise(node) and _under(b, node.inputs[0]) is None:
                 return None
+            if is_transposed(node):
+                return (self._first(b, as_convolution(b, node)),)
             y = b.emit(node.op, *node.inputs, **node.attrs)
             return (self._first(b, _transposed(b, y)),)
         rule = self._rule(node)

@@ -47,6 +47,7 @@ from rlx.codegen.target import Target
 from rlx.ir import dtypes
 from rlx.ir.graph import Node
 from rlx.options import Convolution
+from rlx.passes.transposed_conv import is_transposed
 
 #: Features from which on a convolution fills vectors with them.
 _FEATURES = 8
@@ -64,7 +65,7 @@ def prefers_channels_last(node: Node) -> bool:
         and w.type.sizes[0] >= _FEATURES
         and attrs["groups"] in (1, w.type.sizes[0])
         and (attrs["groups"] == 1 or x.type.sizes[1] == attrs["groups"])
-        and all(d == 1 for d in attrs["lhs_dilation"])
+        and (is_transposed(node) or all(d == 1 for d in attrs["lhs_dilation"]))
     )
 
 
