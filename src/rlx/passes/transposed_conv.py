@@ -1,10 +1,10 @@
 """Transposed convolutions as ordinary ones, which give all outputs that share a window as features of one pixel.
 
 An image spread out by s = lhs_dilation is zero everywhere but at every s-th position. An output o meets only those
-kernel positions t for which v + t is a multiple of s, where v = o - low padding. With v = s q - r, 0 <= r < s, these are
-t = s i + r, which meet the image at q + i: so the s outputs of one q see one window of the image, as wide as the kernel
-has multiples of s, and are s times the features of one pixel there (Shi et al., "Is the deconvolution layer the same
-as a convolutional layer?", arXiv:1609.07009). No product with zero is made.
+kernel positions t for which v + t is a multiple of s, where v = o - low padding. With v = s q - r, 0 <= r < s, these
+are t = s i + r, which meet the image at q + i: so the s outputs of one q see one window of the image, as wide as the
+kernel has multiples of s, and are s times the features of one pixel there (Shi et al., "Is the deconvolution layer the
+same as a convolutional layer?", arXiv:1609.07009). No product with zero is made.
 """
 
 from __future__ import annotations
