@@ -12,6 +12,7 @@ from rlx.passes.fold import fold_constants
 from rlx.passes.inline import inline_composites
 from rlx.passes.precision import apply_precision
 from rlx.passes.simplify import simplify
+from rlx.passes.weights_first import weights_first
 
 Pass = Callable[[Graph], Graph]
 
@@ -31,7 +32,7 @@ def optimize(
     """`graph` in primitives and claimed composites, simplified; outputs keep their bits, but for `precision`.
 
     claimed: composites that the backend compiles natively: they stay.
-    level: 0 only inlines, 1 cleans up once, 2 until nothing changes.
+    level: 0 only inlines, 1 cleans up once, 2 until nothing changes, and turns products so that attention is found.
     precision: a policy of `rlx.passes.precision`, applied last.
     verify: called with the graph after every pass.
     """
@@ -49,4 +50,6 @@ def optimize(
             graph = run(graph, step)
         if graph is before:
             break
+    if level == 2:
+        graph = run(graph, weights_first)
     return run(graph, lambda g: apply_precision(g, precision))
