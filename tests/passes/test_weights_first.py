@@ -68,6 +68,6 @@ def test_other_products_stay() -> None:
     weights, v = pixels_last(b)
     ours = {"lhs_contract": (3,), "rhs_contract": (3,), **HEADS}
     results = [b.emit("dot_general", weights, v, **ours), b.emit("dot_general", weights, weights, **ours)]
-    results += [b.emit("dot_general", v, v, **ours), b.emit("dot_general", v, b.binary("add", weights, 1.0), **ours)]
+    results += [b.emit("dot_general", v, y, **ours) for y in (v, b.binary("add", weights, 1.0), b.emit("exp", weights))]
     graph = inline_composites(b.build(results), frozenset())
     assert weights_first(graph) is graph

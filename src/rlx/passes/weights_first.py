@@ -12,6 +12,8 @@ from rlx.ir.graph import Graph, Node, Value
 from rlx.passes.rewrite import Rewriter, rewrite
 
 _MOVES = frozenset({"reshape", "transpose"})
+#: What brings a row's largest score back to each of its scores, guarded against rows of -inf (select) or not.
+_SPREADS = _MOVES | {"broadcast_in_dim", "select"}
 
 
 def weights_first(graph: Graph) -> Graph:
@@ -36,13 +38,22 @@ def _turned(b: Rewriter, node: Node) -> tuple[Value, ...] | None:
 
 
 def _are_weights(b: Rewriter, value: Value) -> bool:
-    """Whether `value` is, but for moves, exponentials, or these divided by something."""
-    divided = False
-    while (node := b.producers.get(value)) is not None:
-        if node.op == "exp":
-            return True
-        if node.op not in _MOVES and (divided or node.op != "div"):
-            return False
-        divided = divided or node.op == "div"
-        value = node.inputs[0]
-    return False
+    """Whether `value` is, but for moves, what a softmax divides by its rows' sums, or has divided."""
+    node = _maker(b, value, _MOVES)
+    if node is not None and node.op == "div":
+        node = _maker(b, node.inputs[0], _MOVES)
+    if node is None or node.op != "exp":
+        return False
+    shifted = b.producers.get(node.inputs[0])
+    if shifted is None or shifted.op != "sub":
+        return False
+    largest = _maker(b, shifted.inputs[1], _SPREADS)
+    return largest is not None and largest.op == "reduce_max"
+
+
+def _maker(b: Rewriter, value: Value, ops: frozenset[str]) -> Node | None:
+    """The node that `value` comes from by way of the last operands of `ops`."""
+    node = b.producers.get(value)
+    while node is not None and node.op in ops:
+        node = b.producers.get(node.inputs[-1])
+    return node
