@@ -5,6 +5,8 @@ kernel positions t for which v + t is a multiple of s, where v = o - low padding
 are t = s i + r, which meet the image at q + i: so the s outputs of one q see one window of the image, as wide as the
 kernel has multiples of s, and are s times the features of one pixel there (Shi et al., "Is the deconvolution layer the
 same as a convolutional layer?", arXiv:1609.07009). No product with zero is made.
+
+Kernels that are no multiple of s would need weights of zero, which turn infinities into NaN; they are left to backends.
 """
 
 from __future__ import annotations

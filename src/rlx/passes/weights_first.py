@@ -28,9 +28,10 @@ def _turned(b: Rewriter, node: Node) -> tuple[Value, ...] | None:
     if not _are_weights(b, y) or _are_weights(b, x):
         return None
     attrs: Any = node.attrs
-    sides = {"lhs": "rhs", "rhs": "lhs"}
-    swapped = {f"{sides[n[:3]]}{n[3:]}" if n[:3] in sides else n: value for n, value in attrs.items()}
-    product = b.emit("dot_general", y, x, **swapped)
+    product = b.emit(
+        "dot_general", y, x, lhs_contract=attrs["rhs_contract"], rhs_contract=attrs["lhs_contract"],
+        lhs_batch=attrs["rhs_batch"], rhs_batch=attrs["lhs_batch"], preferred_dtype=attrs["preferred_dtype"],
+    )  # fmt: skip
     batch, ours = len(attrs["lhs_batch"]), len(attrs["lhs_batch"]) + len(attrs["lhs_contract"])
     left, rank = x.type.rank - ours, product.type.rank
     order = (*range(batch), *range(rank - left, rank), *range(batch, rank - left))

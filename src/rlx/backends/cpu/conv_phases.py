@@ -1,4 +1,6 @@
-"""Transposed convolutions without the zeros between their pixels.
+"""Transposed convolutions without the zeros between their pixels, where channels come first.
+
+Those that lie channels last and have no zeros in their kernels' phases never come here (passes/transposed_conv.py).
 
 An image spread out by s = lhs_dilation is zero everywhere but at every s-th position, so an output position meets
 only those kernel positions t for which out - low padding + t is a multiple of s. Which those are depends on the phase

@@ -104,7 +104,7 @@ class DepthwisePixels(PixelConvolution):
             with e.loop(start, stop, self.lanes) as channel:
                 rest = self.spec.features % self.lanes
                 mask = e.mask_for(b.sub(I64(self.spec.features), channel), self.lanes) if rest else None
-                pixels = _Pixels(self, e, packed, image, origin, y, rows, channel, mask)
+                pixels = _Pixels(self, e, packed, image, origin, rows, channel, mask)
                 for run in column_runs(plane):
                     together = (run.stop - run.start) // _PIXELS * _PIXELS
                     behind = run.start + together
@@ -176,7 +176,6 @@ class _Pixels:
     packed: str
     image: ir.Value
     origin: ir.Value
-    y: ir.Value
     rows: _Rows
     channel: ir.Value
     mask: ir.Value | None
@@ -201,7 +200,7 @@ class _Pixels:
                     e.write_cell(total, e.fma(seen[place], weight, real(e.read_cell(total))))
         index = kernel.epilogue.index
         for pixel, total in enumerate(sums):
-            at = [self.y, e.integer_add(x, I64(pixel))][-len(kernel.spec.out) :]
+            at = [self.rows.y, e.integer_add(x, I64(pixel))][-len(kernel.spec.out) :]
             env: dict[Var, Value] = dict(zip(index, [self.image, self.channel, *at], strict=True))
             env[kernel.epilogue.acc] = e.read_cell(total)
             for store in kernel.epilogue.stores:
